@@ -1,0 +1,233 @@
+//! Committed blobs: opening, describing, labelling, listing and removing them.
+
+use std::{
+    borrow::Cow,
+    fs::{self, File, Metadata as FileMetadata, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension};
+use rustix::fs::OFlags;
+
+use crate::{
+    blocking,
+    digest::{Algorithm, Digest},
+    error::{Error, ErrorKind, Result, ResultExt},
+    filter::Fields,
+    labels::{self, Labels},
+    store::{BlobReader, Info},
+};
+
+use super::{Inner, atomic};
+
+/// An open blob.
+#[derive(Debug)]
+pub(super) struct Blob {
+    file: Arc<File>,
+    size: u64,
+    digest: Digest,
+}
+
+/// Opens the file of a blob. A link or a FIFO in its place is damage and is not followed or waited for.
+pub(super) fn open(inner: &Inner, digest: &Digest) -> Result<Blob> {
+    let path = inner.blob_path(digest);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(not_regular(digest));
+        }
+        opened => opened.map_err(|error| absent_or_io(digest, error))?,
+    };
+    let metadata = file.metadata().context(|| format!("cannot read blob {digest}"))?;
+    if !metadata.is_file() {
+        return Err(not_regular(digest));
+    }
+    Ok(Blob { file: Arc::new(file), size: metadata.len(), digest: digest.clone() })
+}
+
+fn not_regular(digest: &Digest) -> Error {
+    Error::data_loss(format!(
+        "blob {digest} is damaged: its file is not a regular file; remove it and pull the image again"
+    ))
+}
+
+fn absent_or_io(digest: &Digest, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return absent(digest);
+    }
+    Error::io(format!("cannot open blob {digest}"), error)
+}
+
+fn absent(digest: &Digest) -> Error {
+    Error::not_found(format!("content {digest} is not in the store"))
+}
+
+#[async_trait]
+impl BlobReader for Blob {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        let (file, digest) = (Arc::clone(&self.file), self.digest.clone());
+        blocking::run(move || {
+            let mut buffer = vec![0; len];
+            let mut filled = 0;
+            while filled < len {
+                match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Error::io(format!("cannot read blob {digest}"), error)),
+                }
+            }
+            buffer.truncate(filled);
+            Ok(buffer.into())
+        })
+        .await
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+}
+
+fn stat(inner: &Inner, digest: &Digest) -> Result<FileMetadata> {
+    let metadata =
+        fs::symlink_metadata(inner.blob_path(digest)).map_err(|error| absent_or_io(digest, error))?;
+    if metadata.is_file() { Ok(metadata) } else { Err(not_regular(digest)) }
+}
+
+/// Fails with `NotFound` where the blob is absent.
+pub(super) fn exists(inner: &Inner, digest: &Digest) -> Result<bool> {
+    match stat(inner, digest) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn describe(connection: &Connection, digest: &Digest, metadata: &FileMetadata) -> Result<Info> {
+    let created_at = metadata.modified().unwrap_or(UNIX_EPOCH);
+    let mut info = Info::new(digest.clone(), metadata.len(), created_at);
+    let mut query = connection.prepare_cached("SELECT updated_at, labels FROM content WHERE digest = ?1")?;
+    let row = query
+        .query_row([digest.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+        .optional()?;
+    if let Some((updated_at, text)) = row {
+        info.updated_at = from_nanos(updated_at);
+        info.labels = serde_json::from_str(&text).map_err(|error| {
+            Error::data_loss(format!("the labels of {digest} are damaged")).with_source(error)
+        })?;
+    }
+    Ok(info)
+}
+
+pub(super) fn info(inner: &Inner, digest: &Digest) -> Result<Info> {
+    let metadata = stat(inner, digest)?;
+    inner.metadata.read_blocking(|connection| describe(connection, digest, &metadata))
+}
+
+/// Describes those of `digests` that are still there.
+pub(super) fn infos(inner: &Inner, digests: &[Digest]) -> Result<Vec<Info>> {
+    inner.metadata.read_blocking(|connection| {
+        let mut infos = Vec::with_capacity(digests.len());
+        for digest in digests {
+            match stat(inner, digest) {
+                Ok(metadata) => infos.push(describe(connection, digest, &metadata)?),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(infos)
+    })
+}
+
+pub(super) fn update(inner: &Inner, digest: &Digest, wanted: &Labels, fieldpaths: &[&str]) -> Result<Info> {
+    let now = inner.now();
+    inner.metadata.write_blocking(|connection| {
+        let mut info = describe(connection, digest, &stat(inner, digest)?)?;
+        labels::apply(&mut info.labels, wanted, fieldpaths)?;
+        info.updated_at = now;
+        save_labels(connection, digest, &info.labels, now)?;
+        Ok(info)
+    })
+}
+
+/// Writes the labels of a blob over those that it had.
+pub(super) fn save_labels(
+    connection: &Connection,
+    digest: &Digest,
+    labels: &Labels,
+    now: SystemTime,
+) -> Result<()> {
+    let text = serde_json::to_string(labels)
+        .map_err(|error| Error::internal("labels cannot be written").with_source(error))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO content (digest, updated_at, labels) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (digest) DO UPDATE SET updated_at = excluded.updated_at, labels = excluded.labels",
+        )?
+        .execute((digest.as_str(), to_nanos(now), text))?;
+    Ok(())
+}
+
+/// Every digest that has a name under `blobs/`. Directories of unknown algorithms and names that are no digest are passed over.
+pub(super) fn list(inner: &Inner) -> Result<Vec<Digest>> {
+    let mut digests = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let dir = inner.blob_dir(algorithm);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.context(|| format!("cannot list {}", dir.display()))?,
+        };
+        for entry in entries {
+            let entry = entry.context(|| format!("cannot list {}", dir.display()))?;
+            let name = entry.file_name();
+            if let Some(Ok(digest)) = name.to_str().map(|hex| format!("{algorithm}:{hex}").parse()) {
+                digests.push(digest);
+            }
+        }
+    }
+    Ok(digests)
+}
+
+pub(super) fn delete(inner: &Inner, digest: &Digest) -> Result<()> {
+    let path = inner.blob_path(digest);
+    fs::remove_file(&path).map_err(|error| absent_or_io(digest, error))?;
+    atomic::sync_parent(&path).context(|| format!("cannot remove blob {digest}"))?;
+    inner.metadata.write_blocking(|connection| {
+        connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        Ok(())
+    })
+}
+
+/// Nanoseconds since 1970, which reach to the year 2262.
+fn to_nanos(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn from_nanos(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+impl Fields for Info {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path {
+            [field] if field == "digest" => Some(Cow::Borrowed(self.digest.as_str())),
+            [field] if field == "size" => Some(Cow::Owned(self.size.to_string())),
+            [field, key @ ..] if field == "labels" && !key.is_empty() => {
+                self.labels.get(&key.join(".")).map(|value| Cow::Borrowed(value.as_str()))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The root directory: making it, and refusing what is not a wharf store.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    digest::{Algorithm, Digest},
+    error::{Error, Result, ResultExt},
+    metadata::{self, Metadata},
+};
+
+use super::{Inner, atomic};
+
+const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const EMPTY_INDEX: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+/// Labels and the time of their last change, one row per blob that ever had any.
+const TABLES: &[&str] =
+    &["CREATE TABLE content (digest TEXT PRIMARY KEY, updated_at INTEGER NOT NULL, labels TEXT NOT NULL) \
+     WITHOUT ROWID"];
+
+impl Inner {
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blob_dir(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(super) fn blob_dir(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
+    }
+
+    pub(super) fn ingest_dir(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+}
+
+/// Opens the store's directory, making what is missing.
+pub(super) fn open(root: &Path) -> Result<Metadata> {
+    let cannot = || format!("cannot open the store {}", root.display());
+    if !root.join(metadata::FILE_NAME).exists() {
+        make_root(root).context(cannot)?;
+        refuse_foreign(root)?;
+    }
+    // The database comes first: a directory without one is not, or not yet, a store.
+    let metadata = Metadata::open(root).context(cannot)?;
+    metadata.migrate("content", TABLES)?;
+    let make = || -> io::Result<()> {
+        for algorithm in Algorithm::ALL {
+            make_dir(&root.join("blobs").join(algorithm.as_str()))?;
+        }
+        make_dir(&root.join("ingest"))?;
+        for (name, text) in [("index.json", EMPTY_INDEX), ("oci-layout", OCI_LAYOUT)] {
+            let path = root.join(name);
+            if !path.exists() {
+                atomic::replace(&path, text.as_bytes(), 0o600)?;
+            }
+        }
+        Ok(())
+    };
+    make().context(cannot)?;
+    Ok(metadata)
+}
+
+fn make_root(root: &Path) -> io::Result<()> {
+    if let Some(parent) = root.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(root) {
+        Ok(()) => atomic::sync_parent(root),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if root.is_dir() {
+                Ok(())
+            } else {
+                Err(io::Error::from(io::ErrorKind::NotADirectory))
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).recursive(true).create(path)
+}
+
+/// A directory with other things in it, or another tool's image layout, would be damaged by becoming a store.
+fn refuse_foreign(root: &Path) -> Result<()> {
+    let entries = fs::read_dir(root).context(|| format!("cannot read {}", root.display()))?;
+    for entry in entries {
+        let entry = entry.context(|| format!("cannot read {}", root.display()))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Another process may be making the same store right now.
+        if name == "lost+found" || name.starts_with(metadata::FILE_NAME) {
+            continue;
+        }
+        if root.join(metadata::FILE_NAME).exists() {
+            return Ok(());
+        }
+        return Err(Error::failed_precondition(format!(
+            "{} is not a wharf store: it holds {name:?} and no {}; choose an empty or a new directory",
+            root.display(),
+            metadata::FILE_NAME
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn makes_a_private_layout_and_opens_it_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path().join("a/b");
+        open(&root).expect("makes");
+        open(&root).expect("opens");
+        assert_eq!(fs::metadata(&root).expect("exists").permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(root.join("oci-layout")).expect("reads"), OCI_LAYOUT);
+        assert_eq!(fs::read_to_string(root.join("index.json")).expect("reads"), EMPTY_INDEX);
+    }
+
+    #[test]
+    fn refuses_directories_that_belong_to_something_else() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(dir.path().join("thesis.txt"), "x").expect("writes");
+        let error = open(dir.path()).expect_err("foreign");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert!(error.to_string().contains("thesis.txt"), "{error}");
+        assert!(!dir.path().join("blobs").exists());
+    }
+
+    #[test]
+    fn a_file_is_not_a_store() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("file");
+        fs::write(&path, "x").expect("writes");
+        assert!(open(&path).is_err());
+    }
+}

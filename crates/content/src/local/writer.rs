@@ -1,0 +1,331 @@
+//! The writer of a local ingest.
+//!
+//! Chunks are gathered without copying and handed in batches to a blocking thread that writes and hashes them, while the next batch is
+//! being gathered: at most two batches are in memory. Between batches no thread is held, so any number of writers can be open.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    mem,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::{self, JoinHandle};
+
+use crate::{
+    blocking,
+    digest::{Algorithm, Digest, Hasher},
+    error::{Error, ErrorKind, Result, ResultExt},
+    labels,
+    store::{CommitOptions, IngestOptions, Status, Writer},
+};
+
+use super::{
+    Inner, blob,
+    ingest::{self, Locked},
+};
+
+/// A batch is handed over when it has this many bytes.
+const BATCH_LEN: usize = 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct LocalWriter {
+    status: Status,
+    phase: Phase,
+    batch: Vec<Bytes>,
+    batch_len: usize,
+}
+
+/// What a batch needs. It travels to the blocking thread and back.
+struct Core {
+    inner: Arc<Inner>,
+    locked: Locked,
+    file: File,
+    hasher: Hasher,
+    reference: String,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle(Box<Core>),
+    Writing(JoinHandle<Result<Box<Core>>>),
+    /// Closed, committed, or failed.
+    Closed,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("locked", &self.locked).finish_non_exhaustive()
+    }
+}
+
+/// Opens a writer: new, or resumed with all that is there hashed again.
+pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWriter> {
+    let IngestOptions { reference, digest, total } = options;
+    if reference.is_empty() {
+        return Err(Error::invalid_argument("an ingest needs a reference"));
+    }
+    let refuse_present = || match &digest {
+        Some(digest) if blob::exists(&inner, digest)? => {
+            Err(Error::already_exists(format!("content {digest} is already in the store")))
+        }
+        _ => Ok(()),
+    };
+    refuse_present()?;
+    let locked = ingest::lock(&inner, &reference, true)?;
+    // Whoever had the lock before may have committed it.
+    if let Err(error) = refuse_present() {
+        locked.remove().context(|| format!("cannot remove ingest {reference:?}"))?;
+        return Err(error);
+    }
+    let cannot = || format!("cannot open ingest {reference:?}");
+    let mut status = locked.begin(&reference, total, inner.now())?;
+    let algorithm = digest.as_ref().map_or(Algorithm::default(), Digest::algorithm);
+    let path = locked.dir.join(ingest::DATA);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .context(cannot)?;
+    let hasher = rehash(&mut file, algorithm).context(cannot)?;
+    status.offset = file.stream_position().context(cannot)?;
+    status.expected = digest;
+    let core = Core { inner, locked, file, hasher, reference };
+    Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), batch: Vec::new(), batch_len: 0 })
+}
+
+/// Hashes the whole file and leaves its position at the end.
+fn rehash(file: &mut File, algorithm: Algorithm) -> io::Result<Hasher> {
+    let mut hasher = Hasher::new(algorithm);
+    file.seek(SeekFrom::Start(0))?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Core {
+    fn append(&mut self, batch: &[Bytes]) -> Result<()> {
+        write_all(&mut self.file, batch).context(|| format!("cannot write ingest {:?}", self.reference))?;
+        for bytes in batch {
+            self.hasher.update(bytes);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self) -> Result<()> {
+        let cannot = || format!("cannot truncate ingest {:?}", self.reference);
+        self.file.set_len(0).context(cannot)?;
+        self.file.seek(SeekFrom::Start(0)).context(cannot)?;
+        self.hasher = Hasher::new(self.hasher.algorithm());
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        let cannot = || format!("cannot close ingest {:?}", self.reference);
+        self.file.sync_all().context(cannot)?;
+        self.locked.touch(self.inner.now()).context(cannot)
+    }
+
+    /// Verifies what was written; an error leaves the ingest as it is.
+    fn verify(&mut self, size: Option<u64>, expected: Option<&Digest>) -> Result<Digest> {
+        let found =
+            self.file.metadata().context(|| format!("cannot read ingest {:?}", self.reference))?.len();
+        if let Some(size) = size.filter(|size| *size != found) {
+            return Err(Error::failed_precondition(format!(
+                "size mismatch for {}: expected {size} bytes, found {found}",
+                expected.map_or(self.reference.as_str(), Digest::as_str)
+            )));
+        }
+        if let Some(expected) = expected
+            && expected.algorithm() != self.hasher.algorithm()
+        {
+            self.hasher = rehash(&mut self.file, expected.algorithm())
+                .context(|| format!("cannot read ingest {:?}", self.reference))?;
+        }
+        let digest = self.hasher.clone().finish();
+        match expected {
+            Some(expected) if *expected != digest => Err(Error::failed_precondition(format!(
+                "digest mismatch: expected {expected}, found {digest}"
+            ))),
+            _ => Ok(digest),
+        }
+    }
+
+    /// Sync, rename, sync the directory, database: in this order (see the module `local`).
+    fn publish(&self, digest: &Digest, options: &CommitOptions) -> Result<()> {
+        let cannot = || format!("cannot commit {digest}");
+        let target = self.inner.blob_path(digest);
+        if blob::exists(&self.inner, digest)? {
+            self.locked.remove().context(cannot)?;
+            return Err(Error::already_exists(format!("content {digest} is already in the store")));
+        }
+        self.file.set_permissions(fs::Permissions::from_mode(0o444)).context(cannot)?;
+        self.file.sync_all().context(cannot)?;
+        ingest::publish(&self.locked, &target).context(cannot)?;
+        if !options.labels.is_empty() {
+            let now = self.inner.now();
+            self.inner
+                .metadata
+                .write_blocking(|connection| blob::save_labels(connection, digest, &options.labels, now))
+                .context(cannot)?;
+        }
+        self.locked.remove().context(cannot)
+    }
+}
+
+/// Writes all chunks in as few calls as the system allows.
+fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|bytes| IoSlice::new(bytes)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let most = rest.len().min(1024);
+        match file.write_vectored(&rest[..most]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl LocalWriter {
+    fn closed(&self) -> Error {
+        Error::failed_precondition(format!("the writer of ingest {:?} is closed", self.status.reference))
+    }
+
+    /// Waits for the batch that is being written. Safe to drop: the batch goes on and can be waited for again.
+    async fn settle(&mut self) -> Result<()> {
+        if let Phase::Writing(job) = &mut self.phase {
+            let finished = job.await;
+            self.phase = Phase::Closed;
+            let core = finished
+                .map_err(|error| Error::internal("a writing thread ended early").with_source(error))?;
+            self.phase = Phase::Idle(core?);
+        }
+        Ok(())
+    }
+
+    /// Hands the gathered chunks to a blocking thread, after the batch before them.
+    async fn flush(&mut self) -> Result<()> {
+        self.settle().await?;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let Phase::Idle(mut core) = mem::replace(&mut self.phase, Phase::Closed) else {
+            return Err(self.closed());
+        };
+        let batch = mem::take(&mut self.batch);
+        self.batch_len = 0;
+        self.phase = Phase::Writing(task::spawn_blocking(move || {
+            core.append(&batch)?;
+            Ok(core)
+        }));
+        Ok(())
+    }
+
+    /// Waits until everything is written, and gives the core out.
+    async fn take_core(&mut self) -> Result<Box<Core>> {
+        self.flush().await?;
+        self.settle().await?;
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Idle(core) => Ok(core),
+            _ => Err(self.closed()),
+        }
+    }
+}
+
+#[async_trait]
+impl Writer for LocalWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if matches!(self.phase, Phase::Closed) {
+            return Err(self.closed());
+        }
+        if self.batch_len >= BATCH_LEN {
+            self.flush().await?;
+        }
+        self.status.offset += bytes.len() as u64;
+        self.batch_len += bytes.len();
+        self.batch.push(bytes);
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    async fn digest(&mut self) -> Result<Digest> {
+        let core = self.take_core().await?;
+        let digest = core.hasher.clone().finish();
+        self.phase = Phase::Idle(core);
+        Ok(digest)
+    }
+
+    async fn truncate(&mut self, size: u64) -> Result<()> {
+        if size != 0 {
+            return Err(Error::invalid_argument(format!(
+                "an ingest can be truncated to 0 only, not to {size}"
+            )));
+        }
+        self.batch.clear();
+        self.batch_len = 0;
+        let mut core = self.take_core().await?;
+        let core = blocking::run(move || {
+            core.truncate()?;
+            Ok(core)
+        })
+        .await?;
+        self.phase = Phase::Idle(core);
+        self.status.offset = 0;
+        Ok(())
+    }
+
+    async fn commit(
+        &mut self,
+        size: Option<u64>,
+        expected: Option<&Digest>,
+        options: CommitOptions,
+    ) -> Result<Digest> {
+        let mut core = self.take_core().await?;
+        if let Err(error) = labels::validate(&options.labels) {
+            self.phase = Phase::Idle(core);
+            return Err(error);
+        }
+        let expected = expected.or(self.status.expected.as_ref()).cloned();
+        let (kept, result) = blocking::run(move || {
+            let verified = core.verify(size, expected.as_ref());
+            match verified {
+                Ok(digest) => Ok((None, core.publish(&digest, &options).map(|()| digest))),
+                Err(error) => Ok((Some(core), Err(error))),
+            }
+        })
+        .await?;
+        // What failed verification stays open for a truncate and another try.
+        if let Some(core) = kept {
+            self.phase = Phase::Idle(core);
+        }
+        result
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        let core = match self.take_core().await {
+            Ok(core) => core,
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        blocking::run(move || core.close()).await
+    }
+}

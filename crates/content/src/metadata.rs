@@ -1,0 +1,231 @@
+//! The database beside the blobs: one SQLite file that several processes use at once.
+//!
+//! The file is shared by the layers; each keeps tables of its own, created by [`Metadata::migrate`] under the layer's name. This
+//! module knows none of the tables. WAL and `synchronous=FULL` make a committed transaction survive a power cut.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+
+use crate::{
+    blocking,
+    error::{Error, Result, ResultExt},
+};
+
+/// How long a transaction waits for another process before it is `Unavailable`.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The file's name inside a store's root.
+pub const FILE_NAME: &str = "metadata.db";
+
+/// A handle on the database of one store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    root: Arc<Path>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Metadata {
+    /// Opens or makes the database in `root`, readable by its owner alone. Blocks.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `ResourceExhausted`, or `DataLoss` when the file is not a database.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join(FILE_NAME);
+        let cannot = || format!("cannot open the database {}", path.display());
+        // Made before SQLite sees it, so that its mode does not hang on the umask; SQLite gives its other files the same mode.
+        OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).context(cannot)?;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            connection.execute_batch(
+                "CREATE TABLE IF NOT EXISTS wharf_schema (component TEXT PRIMARY KEY, version INTEGER NOT NULL) \
+                 WITHOUT ROWID",
+            )?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| Error::from(error).context(cannot()))?;
+        Ok(Self { root: root.into(), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// The directory that holds the database.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of the database.
+    pub fn path(&self) -> PathBuf {
+        self.root.join(FILE_NAME)
+    }
+
+    /// Brings the tables of `component` up to date: `steps[n]` leads from version n to n + 1. Blocks.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when a newer program has made them.
+    pub fn migrate(&self, component: &str, steps: &[&str]) -> Result<()> {
+        let known = steps.len();
+        let version = |connection: &Connection| -> Result<usize> {
+            let found: Option<u32> = connection
+                .query_row("SELECT version FROM wharf_schema WHERE component = ?1", [component], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            Ok(found.map_or(0, |version| version as usize))
+        };
+        let mut connection = self.lock();
+        if version(&connection)? == known {
+            return Ok(());
+        }
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let from = version(&transaction)?;
+        if from > known {
+            return Err(Error::failed_precondition(format!(
+                "the {component} tables of {} have version {from} and this program knows {known}: use the newer wharf that made \
+                 them",
+                self.path().display()
+            )));
+        }
+        for step in &steps[from..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction.execute(
+            "INSERT INTO wharf_schema (component, version) VALUES (?1, ?2) \
+             ON CONFLICT (component) DO UPDATE SET version = excluded.version",
+            (component, i64::try_from(known).unwrap_or(i64::MAX)),
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Runs `work` on a blocking thread, outside a transaction: for reading.
+    ///
+    /// # Errors
+    /// Those of `work`, and `Unavailable` after [`BUSY_TIMEOUT`].
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let this = self.clone();
+        blocking::run(move || this.read_blocking(work)).await
+    }
+
+    /// [`Metadata::read`] for a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Metadata::read`].
+    pub fn read_blocking<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        work(&self.lock())
+    }
+
+    /// Runs `work` on a blocking thread in a transaction that excludes other writers; it is committed if `work` succeeds.
+    ///
+    /// # Errors
+    /// Those of `work`, and `Unavailable` after [`BUSY_TIMEOUT`].
+    ///
+    /// # Cancellation
+    /// The transaction goes on in the background and happens wholly or not at all.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let this = self.clone();
+        blocking::run(move || this.write_blocking(work)).await
+    }
+
+    /// [`Metadata::write`] for a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Metadata::write`].
+    pub fn write_blocking<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = work(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
+        // A panic inside a transaction rolls it back when it is dropped, so the connection is good.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                return Self::unavailable("the database is busy: another process holds it")
+                    .with_source(error);
+            }
+            Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                io::ErrorKind::PermissionDenied
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        };
+        // As an I/O error in the chain, so that callers tell local storage from the network.
+        Self::io("database", io::Error::new(kind, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn opens_twice_migrates_once_and_refuses_the_future() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let one = Metadata::open(dir.path()).expect("opens");
+        let other = Metadata::open(dir.path()).expect("opens");
+        let steps = ["CREATE TABLE t (x INTEGER)", "ALTER TABLE t ADD COLUMN y INTEGER"];
+        one.migrate("test", &steps[..1]).expect("first step");
+        other.migrate("test", &steps).expect("second step");
+        one.migrate("test", &steps).expect("nothing to do");
+        let error = one.migrate("test", &steps[..1]).expect_err("newer");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        let mode = std::fs::metadata(one.path()).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_data_loss() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::write(dir.path().join(FILE_NAME), vec![b'x'; 8192]).expect("writes");
+        let error = Metadata::open(dir.path()).expect_err("not a database");
+        assert_eq!(error.kind(), ErrorKind::DataLoss);
+        assert!(error.find_source::<io::Error>().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_changes_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let metadata = Metadata::open(dir.path()).expect("opens");
+        metadata.migrate("test", &["CREATE TABLE t (x INTEGER)"]).expect("migrates");
+        let result: Result<()> = metadata
+            .write(|connection| {
+                connection.execute("INSERT INTO t VALUES (1)", [])?;
+                Err(Error::conflict("no"))
+            })
+            .await;
+        assert!(result.is_err());
+        let count: i64 = metadata
+            .read(|connection| Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?))
+            .await
+            .expect("counts");
+        assert_eq!(count, 0);
+    }
+}

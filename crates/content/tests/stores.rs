@@ -1,0 +1,325 @@
+//! What every store promises, run against the local and the memory store, and what only the local one does.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use wharf_content::{
+    Algorithm, ByteStream, Catalogue, CommitOptions, Descriptor, Digest, Error, ErrorKind, IngestOptions,
+    Ingester, Labels, LocalStore, Manager, MemoryStore, Provider, Result, Store, copy, copying::Source,
+    filter::FilterSet, open_writer, read_blob, stream_blob, url::open_store, write_blob,
+};
+
+async fn stores() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let local = LocalStore::open(dir.path().join("store")).await.expect("opens");
+    (dir, vec![Arc::new(local), Arc::new(MemoryStore::new())])
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    result.expect_err("must fail").kind()
+}
+
+fn large() -> Bytes {
+    (0..5_000_000_u32).map(|i| (i % 251) as u8).collect::<Vec<_>>().into()
+}
+
+#[tokio::test]
+async fn written_in_pieces_read_at_offsets() {
+    let (_dir, stores) = stores().await;
+    let content = large();
+    for algorithm in Algorithm::ALL {
+        let descriptor = Descriptor::new("x", algorithm.digest(&content), content.len() as u64);
+        for store in &stores {
+            let options = IngestOptions::new("r").with_descriptor(&descriptor);
+            let mut writer = store.writer(options).await.expect("opens");
+            for piece in content.chunks(70_001) {
+                writer.write(Bytes::copy_from_slice(piece)).await.expect("writes");
+            }
+            assert_eq!(writer.status().offset, descriptor.size);
+            assert_eq!(writer.digest().await.expect("hashes"), descriptor.digest);
+            assert_eq!(
+                kind(store.info(&descriptor.digest).await),
+                ErrorKind::NotFound,
+                "in progress is invisible"
+            );
+            let digest = writer
+                .commit(Some(descriptor.size), Some(&descriptor.digest), CommitOptions::default())
+                .await
+                .expect("commits");
+            assert_eq!(digest, descriptor.digest);
+            assert!(store.list_statuses(&FilterSet::all()).await.expect("lists").is_empty());
+
+            let reader = store.reader(&descriptor).await.expect("opens");
+            assert_eq!(reader.size(), descriptor.size);
+            assert_eq!(reader.read_at(4_999_990, 100).await.expect("reads"), content[4_999_990..]);
+            assert!(reader.read_at(6_000_000, 100).await.expect("reads").is_empty());
+            let mut streamed = Vec::new();
+            let mut chunks = stream_blob(reader, 1000);
+            while let Some(chunk) = chunks.next().await {
+                streamed.extend_from_slice(&chunk.expect("reads"));
+            }
+            assert_eq!(streamed, content[1000..]);
+            assert_eq!(
+                kind(read_blob(store.as_ref(), &descriptor, 1000).await),
+                ErrorKind::ResourceExhausted
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_size_and_digest_are_refused_and_can_be_put_right() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let good = Descriptor::of("x", b"good");
+        let mut writer = store.writer(IngestOptions::new("r").with_descriptor(&good)).await.expect("opens");
+        writer.write(Bytes::from_static(b"evil")).await.expect("writes");
+        let commit = writer.commit(None, None, CommitOptions::default()).await;
+        assert_eq!(kind(commit), ErrorKind::FailedPrecondition, "digest of the writer's options");
+        let commit = writer.commit(Some(5), Some(&Digest::sha256(b"evil")), CommitOptions::default()).await;
+        assert_eq!(kind(commit), ErrorKind::FailedPrecondition, "size");
+        assert_eq!(kind(writer.truncate(1).await), ErrorKind::InvalidArgument);
+        writer.truncate(0).await.expect("truncates");
+        writer.write(Bytes::from_static(b"good")).await.expect("writes");
+        writer.commit(Some(4), Some(&good.digest), CommitOptions::default()).await.expect("commits");
+        let again = writer.commit(None, None, CommitOptions::default()).await;
+        assert_eq!(kind(again), ErrorKind::FailedPrecondition, "closed");
+        assert_eq!(kind(writer.write(Bytes::from_static(b"x")).await), ErrorKind::FailedPrecondition);
+        let refused = store.writer(IngestOptions::new("r").with_descriptor(&good)).await;
+        assert_eq!(kind(refused), ErrorKind::AlreadyExists);
+    }
+}
+
+#[tokio::test]
+async fn one_writer_at_a_time_and_progress_is_kept() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let descriptor = Descriptor::of("x", b"0123456789");
+        let options = IngestOptions::new("r").with_descriptor(&descriptor);
+        let mut first = store.writer(options.clone()).await.expect("opens");
+        assert_eq!(kind(store.writer(options.clone()).await), ErrorKind::Unavailable);
+        assert_eq!(kind(store.abort("r").await), ErrorKind::Unavailable);
+        first.write(Bytes::from_static(b"01234")).await.expect("writes");
+        first.close().await.expect("closes");
+        first.close().await.expect("closes again");
+        assert_eq!(store.status("r").await.expect("there").offset, 5);
+        assert_eq!(store.status("r").await.expect("there").total, Some(10));
+
+        let second = store.writer(options.clone()).await.expect("opens");
+        assert_eq!(second.status().offset, 5);
+        drop(second);
+        let mut third = open_writer(store.as_ref(), options, &|_| ()).await.expect("opens");
+        third.write(Bytes::from_static(b"56789")).await.expect("writes");
+        third.commit(None, None, CommitOptions::default()).await.expect("commits");
+
+        assert_eq!(kind(store.status("r").await), ErrorKind::NotFound);
+        assert_eq!(kind(store.abort("r").await), ErrorKind::NotFound);
+        assert_eq!(kind(store.writer(IngestOptions::new("")).await), ErrorKind::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_waits_goes_on_when_the_other_is_done() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let mut first = store.writer(IngestOptions::new("r")).await.expect("opens");
+        let waits = std::sync::atomic::AtomicU32::new(0);
+        let count = |_: &Error| {
+            waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let second = open_writer(store.as_ref(), IngestOptions::new("r"), &count);
+        let (second, ()) = tokio::join!(second, async {
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            first.close().await.expect("closes");
+        });
+        second.expect("opens after waiting");
+        assert!(waits.into_inner() >= 1);
+    }
+}
+
+#[tokio::test]
+async fn labels_walk_filters_delete() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let one = Descriptor::of("x", b"one");
+        let labels = Labels::from([("a.b".into(), "1".into()), ("c".into(), "2".into())]);
+        let options = CommitOptions::default().with_labels(labels);
+        write_blob(store.as_ref(), "one", &one, "one".into(), options).await.expect("writes");
+        write_blob(
+            store.as_ref(),
+            "two",
+            &Descriptor::of("x", b"two"),
+            "two".into(),
+            CommitOptions::default(),
+        )
+        .await
+        .expect("writes");
+        let wanted = Labels::from([("c".into(), String::new()), ("d".into(), "4".into())]);
+        let info = store.update(&one.digest, &wanted, &["labels.c", "labels.d"]).await.expect("updates");
+        assert_eq!(info.labels, Labels::from([("a.b".into(), "1".into()), ("d".into(), "4".into())]));
+        assert_eq!(store.info(&one.digest).await.expect("there").labels, info.labels);
+        assert_eq!(kind(store.update(&one.digest, &wanted, &["size"]).await), ErrorKind::InvalidArgument);
+        let absent = Digest::sha256(b"absent");
+        assert_eq!(kind(store.update(&absent, &wanted, &[]).await), ErrorKind::NotFound);
+
+        let walk = async |filters: &[&str]| {
+            let mut found = Vec::new();
+            let filters = FilterSet::parse(filters).expect("valid");
+            let mut visit = |info: wharf_content::Info| {
+                found.push(info.digest);
+                Ok(())
+            };
+            store.walk(&filters, &mut visit).await.expect("walks");
+            found.len()
+        };
+        assert_eq!(walk(&[]).await, 2);
+        assert_eq!(walk(&["labels.\"a.b\"==1"]).await, 1);
+        assert_eq!(walk(&["labels.c"]).await, 0);
+        let stopped = store.walk(&FilterSet::all(), &mut |_| Err(Error::conflict("enough"))).await;
+        assert_eq!(kind(stopped), ErrorKind::Conflict);
+
+        store.delete(&one.digest).await.expect("deletes");
+        assert_eq!(kind(store.delete(&one.digest).await), ErrorKind::NotFound);
+        assert_eq!(kind(store.reader(&one).await.map(drop)), ErrorKind::NotFound);
+        let long = Labels::from([("k".into(), "v".repeat(4096))]);
+        let refused =
+            write_blob(store.as_ref(), "one", &one, "one".into(), CommitOptions::default().with_labels(long))
+                .await;
+        assert_eq!(kind(refused), ErrorKind::InvalidArgument);
+    }
+}
+
+/// Gives `content` from any offset and fails after `break_at` bytes of it, once.
+#[derive(Debug)]
+struct Breaking {
+    content: Bytes,
+    break_at: std::sync::Mutex<Option<usize>>,
+    opened_at: std::sync::Mutex<Vec<u64>>,
+}
+
+#[async_trait::async_trait]
+impl Source for Breaking {
+    async fn open(&self, offset: u64) -> Result<ByteStream> {
+        self.opened_at.lock().expect("no panic").push(offset);
+        let start = usize::try_from(offset).expect("small");
+        Ok(match self.break_at.lock().expect("no panic").take() {
+            Some(end) => {
+                let piece = Ok(self.content.slice(start..end));
+                Box::pin(stream::iter([piece, Err(Error::unavailable("broken"))]))
+            }
+            None => Box::pin(stream::iter([Ok(self.content.slice(start..))])),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_copy_resumes_where_it_broke() {
+    let (_dir, stores) = stores().await;
+    let content = large();
+    let descriptor = Descriptor::of("x", &content);
+    for store in &stores {
+        let source = Breaking {
+            content: content.clone(),
+            break_at: Some(3_000_000).into(),
+            opened_at: std::sync::Mutex::default(),
+        };
+        for expected in [Some(ErrorKind::Unavailable), None] {
+            let options = IngestOptions::new("r").with_descriptor(&descriptor);
+            let mut writer = store.writer(options).await.expect("opens");
+            let result = copy(writer.as_mut(), &source, &descriptor, CommitOptions::default()).await;
+            assert_eq!(result.err().map(|error| error.kind()), expected);
+        }
+        assert_eq!(*source.opened_at.lock().expect("no panic"), [0, 3_000_000]);
+        assert_eq!(read_blob(store.as_ref(), &descriptor, 1 << 30).await.expect("reads"), content);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_refuses_short_long_and_wrong_content_and_leaves_no_poison() {
+    let (_dir, stores) = stores().await;
+    let descriptor = Descriptor::of("x", b"right");
+    for store in &stores {
+        for (content, expected) in [
+            ("wrong", ErrorKind::FailedPrecondition),
+            ("right and more", ErrorKind::FailedPrecondition),
+            ("rig", ErrorKind::Unavailable),
+        ] {
+            let options = IngestOptions::new("r").with_descriptor(&descriptor);
+            let mut writer = store.writer(options).await.expect("opens");
+            let result =
+                copy(writer.as_mut(), &Bytes::from(content), &descriptor, CommitOptions::default()).await;
+            assert_eq!(kind(result), expected, "{content}");
+        }
+        // What is there now begins like the right content but for its last byte.
+        let mut writer = store.writer(IngestOptions::new("r")).await.expect("opens");
+        writer.truncate(0).await.expect("truncates");
+        writer.write("righ!".into()).await.expect("writes");
+        writer.close().await.expect("closes");
+        write_blob(store.as_ref(), "r", &descriptor, "right".into(), CommitOptions::default())
+            .await
+            .expect("starts again by itself");
+        assert_eq!(read_blob(store.as_ref(), &descriptor, 10).await.expect("reads"), "right");
+    }
+}
+
+async fn local(dir: &Path) -> LocalStore {
+    LocalStore::open(dir.join("store")).await.expect("opens")
+}
+
+#[tokio::test]
+async fn two_handles_on_one_directory_share_locks_and_content() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (one, other) = (local(dir.path()).await, local(dir.path()).await);
+    let descriptor = Descriptor::of("x", b"shared");
+    let options = IngestOptions::new("r").with_descriptor(&descriptor);
+    let mut writer = one.writer(options.clone()).await.expect("opens");
+    assert_eq!(kind(other.writer(options.clone()).await), ErrorKind::Unavailable);
+    writer.write("shared".into()).await.expect("writes");
+    writer.commit(None, None, CommitOptions::default()).await.expect("commits");
+    assert_eq!(kind(other.writer(options).await), ErrorKind::AlreadyExists);
+    assert_eq!(read_blob(&other, &descriptor, 10).await.expect("reads"), "shared");
+}
+
+#[tokio::test]
+async fn blobs_are_read_only_and_private() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = local(dir.path()).await;
+    let descriptor = Descriptor::of("x", b"blob");
+    write_blob(&store, "r", &descriptor, "blob".into(), CommitOptions::default()).await.expect("writes");
+    let path = store.root().join("blobs/sha256").join(descriptor.digest.hex());
+    assert_eq!(std::fs::metadata(path).expect("exists").permissions().mode() & 0o777, 0o444);
+    assert_eq!(std::fs::read_dir(store.root().join("ingest")).expect("lists").count(), 0);
+}
+
+#[tokio::test]
+async fn a_link_or_a_fifo_in_place_of_a_blob_is_damage() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = local(dir.path()).await;
+    let descriptor = Descriptor::of("x", b"secret");
+    let path = store.root().join("blobs/sha256").join(descriptor.digest.hex());
+    let elsewhere = dir.path().join("secret");
+    std::fs::write(&elsewhere, "secret").expect("writes");
+    std::os::unix::fs::symlink(&elsewhere, &path).expect("links");
+    assert_eq!(kind(store.reader(&descriptor).await.map(drop)), ErrorKind::DataLoss);
+    assert_eq!(kind(store.info(&descriptor.digest).await), ErrorKind::DataLoss);
+    std::fs::remove_file(&path).expect("removes");
+    let fifo =
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0);
+    fifo.expect("makes a FIFO");
+    assert_eq!(kind(store.reader(&descriptor).await.map(drop)), ErrorKind::DataLoss);
+}
+
+#[tokio::test]
+async fn stores_open_by_scheme() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let catalogue = Catalogue::linked();
+    let path = dir.path().join("with:colon").display().to_string();
+    for url in [path.clone(), format!("file:{path}"), format!("file://{path}"), "memory:".into()] {
+        assert_eq!(open_store(&url, catalogue).await.expect(&url).metadata().is_none(), url == "memory:");
+    }
+    let error = open_store("s3://bucket", catalogue).await.map(drop).expect_err("unknown");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("file, memory"), "{error}");
+    assert_eq!(kind(open_store("/x", &Catalogue::empty()).await.map(drop)), ErrorKind::NotFound);
+}
