@@ -1,16 +1,13 @@
 //! Writing blobs: waiting for a busy ingest, and copying with resume (containerd: `core/content/helpers.go`).
 
-use std::{
-    fmt::Debug,
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::{
+    backoff::Backoff,
     descriptor::Descriptor,
     error::{Error, ErrorKind, Result},
     reading::ByteStream,
@@ -30,6 +27,9 @@ pub trait Source: Debug + Send + Sync {
     /// # Errors
     /// Those of the source; `OutOfRange` when it cannot start there.
     async fn open(&self, offset: u64) -> Result<ByteStream>;
+
+    /// Told of each chunk that a copy took over, for progress.
+    fn taken(&self, _chunk: &Bytes) {}
 }
 
 #[async_trait]
@@ -57,20 +57,16 @@ pub async fn open_writer(
     options: IngestOptions,
     waiting: &(dyn Fn(&Error) + Sync),
 ) -> Result<Box<dyn Writer>> {
-    let random = RandomState::new();
-    let mut bound = FIRST_RETRY;
-    for turn in 0_u64.. {
+    let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+    loop {
         match ingester.writer(options.clone()).await {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 waiting(&error);
-                let bound_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
-                tokio::time::sleep(Duration::from_millis(random.hash_one(turn) % bound_ms)).await;
-                bound = (bound * 2).min(MAX_RETRY);
+                tokio::time::sleep(backoff.wait()).await;
             }
             result => return result,
         }
     }
-    unreachable!("the loop ends only by returning")
 }
 
 /// Copies `source` through `writer` and commits what `descriptor` promises. A blob that is there already is a success.
@@ -138,6 +134,7 @@ async fn copy_once(
                     descriptor.digest, descriptor.size
                 )));
             }
+            source.taken(&chunk);
             writer.write(chunk).await?;
         }
         if at < descriptor.size {

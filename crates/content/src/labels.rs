@@ -89,7 +89,9 @@ fn replace(labels: &mut Labels, wanted: &Labels) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn labels(pairs: Pairs<'_>) -> Labels {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
@@ -103,7 +105,6 @@ mod tests {
     #[test]
     fn fieldpaths() {
         let start = labels(&[("a", "1"), ("b", "2")]);
-        type Pairs<'a> = &'a [(&'a str, &'a str)];
         let cases: &[(Pairs<'_>, &[&str], Pairs<'_>)] = &[
             (&[("c", "3")], &[], &[("c", "3")]),
             (&[("c", "3")], &["labels"], &[("c", "3")]),

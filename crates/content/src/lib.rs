@@ -1,6 +1,7 @@
 //! Content-addressed storage of OCI images: the lowest layer of wharf that touches a disk.
 #![doc = include_str!("../README.md")]
 
+pub mod backoff;
 pub mod copying;
 pub mod descriptor;
 pub mod digest;
@@ -20,7 +21,7 @@ mod builtin;
 
 pub use copying::{copy, open_writer, write_blob};
 pub use descriptor::Descriptor;
-pub use digest::{Algorithm, Digest, Hasher};
+pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use labels::Labels;
 pub use local::LocalStore;
