@@ -1,0 +1,34 @@
+//! OCI and Docker images as graphs of descriptors.
+#![doc = include_str!("../README.md")]
+
+pub mod children;
+pub mod decode;
+pub mod handler;
+pub mod image;
+pub mod labels;
+pub mod media_types;
+pub mod platforms;
+pub mod progress;
+pub mod record;
+pub mod reference;
+pub mod stage;
+pub mod transport;
+pub mod walk;
+
+#[doc(hidden)]
+pub use wharf_content as __content;
+
+mod builtin;
+mod json;
+mod memory;
+pub mod sqlite;
+
+pub use children::{Children, decode};
+pub use decode::{Child, Decoded, Kind, ManifestDecoder, Role};
+pub use handler::{Chain, Flow, Handler};
+pub use memory::MemoryImages;
+pub use platforms::Selection;
+pub use record::{Image, ImageStore, image_store};
+pub use reference::Reference;
+pub use sqlite::SqliteImages;
+pub use walk::{Limits, dispatch, walk};

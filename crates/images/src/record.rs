@@ -1,0 +1,191 @@
+//! Image records: a name, what it points at, labels. And the trait of what keeps them.
+
+use std::{borrow::Cow, fmt::Debug, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use wharf_content::{
+    Descriptor, Error, Labels, Result, Store,
+    filter::{Fields, FilterSet},
+    labels,
+};
+
+use crate::{memory::MemoryImages, sqlite::SqliteImages};
+
+/// A named image of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Image {
+    /// The name, unique in the store; for images of registries the full reference.
+    pub name: String,
+    /// Labels, for people and for collection.
+    pub labels: Labels,
+    /// The root of the image.
+    pub target: Descriptor,
+    /// When the record was made.
+    pub created_at: SystemTime,
+    /// When it last changed.
+    pub updated_at: SystemTime,
+}
+
+impl Image {
+    /// Makes a record without labels. The store sets the times.
+    pub fn new(name: impl Into<String>, target: Descriptor) -> Self {
+        Self {
+            name: name.into(),
+            labels: Labels::new(),
+            target,
+            created_at: SystemTime::UNIX_EPOCH,
+            updated_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Sets the labels.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Checks what a store demands of a record (containerd: `core/metadata/images.go`).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty name or media type, a size of zero, or a label that is too long.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::invalid_argument(format!("image {:?} has {what}", self.name)));
+        if self.name.is_empty() {
+            return Err(Error::invalid_argument("an image needs a name"));
+        }
+        if self.target.media_type.is_empty() {
+            return refuse("a target without a media type");
+        }
+        if self.target.size == 0 {
+            return refuse("a target of no bytes");
+        }
+        labels::validate(&self.labels)
+    }
+
+    /// Takes over from `wanted` what the field paths name; none at all replaces everything but the name and the time of creation.
+    pub(crate) fn apply(&mut self, wanted: &Self, fieldpaths: &[&str]) -> Result<()> {
+        if fieldpaths.is_empty() {
+            self.labels.clone_from(&wanted.labels);
+            self.target.clone_from(&wanted.target);
+        }
+        for path in fieldpaths {
+            if *path == "target" {
+                self.target.clone_from(&wanted.target);
+            } else if *path == "annotations" {
+                self.target.annotations.clone_from(&wanted.target.annotations);
+            } else if let Some(key) = path.strip_prefix("annotations.") {
+                match wanted.target.annotations.get(key) {
+                    Some(value) => self.target.annotations.insert(key.to_owned(), value.clone()),
+                    None => self.target.annotations.remove(key),
+                };
+            } else if *path == "labels" || path.starts_with("labels.") {
+                labels::apply(&mut self.labels, &wanted.labels, &[*path])?;
+            } else {
+                return Err(Error::invalid_argument(format!(
+                    "cannot update field {path:?} of an image: known are target, labels, labels.<key>, annotations and \
+                     annotations.<key>"
+                )));
+            }
+        }
+        self.validate()
+    }
+}
+
+impl Fields for Image {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match path[..] {
+            ["name"] => Some(self.name.as_str().into()),
+            ["target", "digest"] => Some(self.target.digest.as_str().into()),
+            ["target", "mediatype"] => Some(self.target.media_type.as_str().into()),
+            ["labels", ref key @ ..] => self.labels.get(&key.join(".")).map(|value| value.as_str().into()),
+            ["annotations", ref key @ ..] => {
+                self.target.annotations.get(&key.join(".")).map(|value| value.as_str().into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Keeps image records.
+#[async_trait]
+pub trait ImageStore: Debug + Send + Sync + 'static {
+    /// Finds a record by its exact name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn get(&self, name: &str) -> Result<Image>;
+
+    /// Lists the records that the filters match, sorted by name. Fields: `name`, `target.digest`, `target.mediatype`, `labels.…`,
+    /// `annotations.…`.
+    async fn list(&self, filters: &FilterSet) -> Result<Vec<Image>>;
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` as [`Image::validate`].
+    async fn create(&self, image: Image) -> Result<Image>;
+
+    /// Changes a record: what the field paths name (`target`, `labels`, `labels.<key>`, `annotations`, `annotations.<key>`), or
+    /// everything where there are none. The time of creation stays.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for any other field or as [`Image::validate`].
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
+
+    /// Removes a record; its content stays until it is collected.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such name, or its target is not `expected`.
+    async fn delete(&self, name: &str, expected: Option<&Descriptor>) -> Result<()>;
+}
+
+/// The image records of a store: in its database where it has one, else in memory.
+///
+/// # Errors
+/// Those of the database.
+pub fn image_store(store: &dyn Store) -> Result<Arc<dyn ImageStore>> {
+    Ok(match store.metadata() {
+        Some(metadata) => Arc::new(SqliteImages::open(metadata.clone())?),
+        None => Arc::new(MemoryImages::new()),
+    })
+}
+
+/// Makes `image` the record of its name, whether there was one or not.
+///
+/// # Errors
+/// Those of [`ImageStore::create`] and [`ImageStore::update`] other than that the record is there or has just gone.
+pub async fn put(images: &dyn ImageStore, image: Image) -> Result<Image> {
+    use wharf_content::ErrorKind::{AlreadyExists, NotFound};
+    // Another process may remove the record between the two calls; more often than this it does not do by chance.
+    const TRIES: usize = 8;
+    let mut outcome = images.create(image.clone()).await;
+    for _ in 0..TRIES {
+        outcome = match outcome {
+            Err(error) if error.kind() == AlreadyExists => images.update(image.clone(), &[]).await,
+            Err(error) if error.kind() == NotFound => images.create(image.clone()).await,
+            settled => return settled,
+        };
+    }
+    outcome
+}
+
+pub(crate) fn absent(name: &str) -> Error {
+    Error::not_found(format!("there is no image {name:?} in the store"))
+}
+
+pub(crate) fn present(name: &str) -> Error {
+    Error::already_exists(format!("there is an image {name:?} in the store already"))
+}
+
+pub(crate) fn refuse_unexpected(image: &Image, expected: Option<&Descriptor>) -> Result<()> {
+    match expected {
+        Some(expected) if expected.digest != image.target.digest => Err(Error::not_found(format!(
+            "image {:?} is {} by now and not {}",
+            image.name, image.target.digest, expected.digest
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,215 @@
+//! Image records in the store's database, with `index.json` as their view.
+//!
+//! The database is the truth. `index.json` is written whole to a temporary file and renamed while the change still holds the
+//! database's lock, so that it never shows a mixture and the last change is the last to be written.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::Serialize;
+use wharf_content::{
+    Descriptor, Error, Result, ResultExt, filter::FilterSet, local::atomic, metadata::Metadata,
+};
+
+use crate::{
+    media_types,
+    record::{Image, ImageStore, absent, present, refuse_unexpected},
+};
+
+/// Annotation of an entry of an index with an image's full name.
+pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
+/// Annotation of an entry of an index by which tools choose it.
+pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+const TABLES: &[&str] =
+    &["CREATE TABLE image (name TEXT PRIMARY KEY, target TEXT NOT NULL, labels TEXT NOT NULL, \
+     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) WITHOUT ROWID"];
+
+const COLUMNS: &str = "name, target, labels, created_at, updated_at";
+
+/// The records of a local store.
+#[derive(Clone, Debug)]
+pub struct SqliteImages {
+    metadata: Metadata,
+}
+
+impl SqliteImages {
+    /// Opens the records in `metadata`, making their table where there is none. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn open(metadata: Metadata) -> Result<Self> {
+        metadata.migrate("images", TABLES)?;
+        Ok(Self { metadata })
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.metadata.root().join("index.json")
+    }
+
+    /// Changes records and then their view, in one transaction.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.index_path();
+        self.metadata
+            .write(move |connection| {
+                let value = work(connection)?;
+                let index = index_json(&select_all(connection)?)?;
+                atomic::replace(&path, &index, 0o600)
+                    .context(|| format!("cannot write {}", path.display()))?;
+                Ok(value)
+            })
+            .await
+    }
+}
+
+/// The view: an image index with one entry per record, sorted by name.
+fn index_json(images: &[Image]) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct View {
+        schema_version: u8,
+        media_type: &'static str,
+        manifests: Vec<Descriptor>,
+    }
+    let entry = |image: &Image| {
+        image
+            .target
+            .clone()
+            .with_annotation(ANNOTATION_IMAGE_NAME, &image.name)
+            .with_annotation(ANNOTATION_REF_NAME, &image.name)
+    };
+    let view = View {
+        schema_version: 2,
+        media_type: media_types::OCI_INDEX,
+        manifests: images.iter().map(entry).collect(),
+    };
+    to_json(&view).map(String::into_bytes)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::internal("a record cannot be written").with_source(error))
+}
+
+fn to_nanos(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn from_nanos(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// A row as it stands in the table.
+struct Stored {
+    name: String,
+    target: String,
+    labels: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl Stored {
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            name: row.get(0)?,
+            target: row.get(1)?,
+            labels: row.get(2)?,
+            created_at: row.get(3)?,
+            updated_at: row.get(4)?,
+        })
+    }
+
+    fn read(self) -> Result<Image> {
+        let damaged = |error: serde_json::Error| {
+            Error::data_loss(format!("the record of image {:?} is damaged", self.name)).with_source(error)
+        };
+        let target: Descriptor = serde_json::from_str(&self.target).map_err(damaged)?;
+        let labels = serde_json::from_str(&self.labels).map_err(damaged)?;
+        let mut image = Image::new(self.name, target).with_labels(labels);
+        image.created_at = from_nanos(self.created_at);
+        image.updated_at = from_nanos(self.updated_at);
+        Ok(image)
+    }
+}
+
+fn select(connection: &Connection, name: &str) -> Result<Option<Image>> {
+    let mut query = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM image WHERE name = ?1"))?;
+    query.query_row([name], Stored::of_row).optional()?.map(Stored::read).transpose()
+}
+
+fn select_all(connection: &Connection) -> Result<Vec<Image>> {
+    let mut query = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM image ORDER BY name"))?;
+    query.query_map([], Stored::of_row)?.map(|row| row?.read()).collect()
+}
+
+fn upsert(connection: &Connection, image: &Image) -> Result<()> {
+    connection
+        .prepare_cached(&format!("INSERT OR REPLACE INTO image ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5)"))?
+        .execute((
+            &image.name,
+            to_json(&image.target)?,
+            to_json(&image.labels)?,
+            to_nanos(image.created_at),
+            to_nanos(image.updated_at),
+        ))?;
+    Ok(())
+}
+
+#[async_trait]
+impl ImageStore for SqliteImages {
+    async fn get(&self, name: &str) -> Result<Image> {
+        let name = name.to_owned();
+        self.metadata.read(move |connection| select(connection, &name)?.ok_or_else(|| absent(&name))).await
+    }
+
+    async fn list(&self, filters: &FilterSet) -> Result<Vec<Image>> {
+        let mut images = self.metadata.read(select_all).await?;
+        images.retain(|image| filters.matches(image));
+        Ok(images)
+    }
+
+    async fn create(&self, mut image: Image) -> Result<Image> {
+        image.validate()?;
+        self.change(move |connection| {
+            if select(connection, &image.name)?.is_some() {
+                return Err(present(&image.name));
+            }
+            image.created_at = SystemTime::now();
+            image.updated_at = image.created_at;
+            upsert(connection, &image)?;
+            Ok(image)
+        })
+        .await
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        let paths: Vec<String> = fieldpaths.iter().map(|path| (*path).to_owned()).collect();
+        self.change(move |connection| {
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            let mut current = select(connection, &image.name)?.ok_or_else(|| absent(&image.name))?;
+            current.apply(&image, &paths)?;
+            current.updated_at = SystemTime::now();
+            upsert(connection, &current)?;
+            Ok(current)
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str, expected: Option<&Descriptor>) -> Result<()> {
+        let (name, expected) = (name.to_owned(), expected.cloned());
+        self.change(move |connection| {
+            let image = select(connection, &name)?.ok_or_else(|| absent(&name))?;
+            refuse_unexpected(&image, expected.as_ref())?;
+            connection.execute("DELETE FROM image WHERE name = ?1", [&name])?;
+            Ok(())
+        })
+        .await
+    }
+}
