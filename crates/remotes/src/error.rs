@@ -1,0 +1,155 @@
+//! What went wrong at a registry: the facts that a caller can act on, and never a secret.
+
+use std::{error::Error as StdError, fmt};
+
+use wharf_content::{Error, ErrorKind};
+
+/// An error of a registry or of the way to it. It stands in the chain of sources of a [`wharf_content::Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteError {
+    /// The host and port that were contacted.
+    pub host: String,
+    /// What was asked, with the values of the URL's query left out.
+    pub request: String,
+    /// The status of the answer; `None` where there was none.
+    pub status: Option<u16>,
+    /// How many times the request was sent.
+    pub attempts: u32,
+    /// What the registry said, as pairs of code and message.
+    pub details: Vec<(String, String)>,
+    /// What failed on the way, where there was no answer or it made no sense.
+    pub message: Option<String>,
+    /// Whether TLS failed: an unknown certificate, or a server that speaks something else.
+    pub is_tls: bool,
+    retryable: bool,
+}
+
+impl RemoteError {
+    /// Describes a request to `host` of which nothing more is known.
+    pub fn new(host: impl Into<String>, request: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            request: request.into(),
+            status: None,
+            attempts: 1,
+            details: Vec::new(),
+            message: None,
+            is_tls: false,
+            retryable: false,
+        }
+    }
+
+    /// Sets the status of the answer, which decides whether another try can help.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self.retryable = is_retryable_status(status);
+        self
+    }
+
+    /// Sets what failed on the way.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Says that the connection failed or broke, so that another try can help.
+    #[must_use]
+    pub fn with_retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// The kind of error that this is to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self.status {
+            None | Some(408 | 500..=599) => ErrorKind::Unavailable,
+            Some(401) => ErrorKind::Unauthenticated,
+            Some(403) => ErrorKind::PermissionDenied,
+            Some(404) => ErrorKind::NotFound,
+            Some(405) => ErrorKind::NotImplemented,
+            Some(416) => ErrorKind::OutOfRange,
+            Some(429) => ErrorKind::ResourceExhausted,
+            Some(_) => ErrorKind::FailedPrecondition,
+        }
+    }
+
+    /// Wraps this into an error that says what was being done.
+    pub fn into_error(self, context: impl Into<String>) -> Error {
+        Error::new(self.kind(), context).with_source(self)
+    }
+
+    /// The error of a registry in the chain of `error`.
+    pub fn of(error: &Error) -> Option<&Self> {
+        error.find_source()
+    }
+}
+
+/// Statuses after which a request is sent again.
+pub(crate) fn is_retryable_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.request)?;
+        match (self.status, &self.message) {
+            (Some(status), Some(message)) => write!(f, "the registry answered {status}: {message}")?,
+            (Some(status), None) => write!(f, "the registry answered {status} {}", reason(status))?,
+            (None, Some(message)) => f.write_str(message)?,
+            (None, None) => f.write_str("the request failed")?,
+        }
+        for (code, message) in &self.details {
+            write!(f, "; {code}")?;
+            if !message.is_empty() {
+                write!(f, " ({message})")?;
+            }
+        }
+        if self.attempts > 1 {
+            write!(f, " (after {} tries)", self.attempts)?;
+        }
+        Ok(())
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}
+
+impl StdError for RemoteError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_texts() {
+        for (status, kind, retryable) in [
+            (401, ErrorKind::Unauthenticated, false),
+            (403, ErrorKind::PermissionDenied, false),
+            (404, ErrorKind::NotFound, false),
+            (429, ErrorKind::ResourceExhausted, true),
+            (418, ErrorKind::FailedPrecondition, false),
+            (503, ErrorKind::Unavailable, true),
+        ] {
+            let error = RemoteError::new("h", "GET https://h/v2/").with_status(status);
+            assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{status}");
+        }
+        let mut error = RemoteError::new("h", "GET https://h/v2/").with_status(404);
+        error.details.push(("NAME_UNKNOWN".into(), "no such repository".into()));
+        error.attempts = 3;
+        assert_eq!(
+            error.to_string(),
+            "GET https://h/v2/: the registry answered 404 Not Found; NAME_UNKNOWN (no such repository) (after 3 tries)"
+        );
+        let wrapped = error.clone().into_error("cannot resolve x");
+        assert_eq!(RemoteError::of(&wrapped), Some(&error));
+    }
+}

@@ -1,0 +1,135 @@
+//! Fetching content into a store: resumed where an earlier try ended, with size and digest enforced.
+//!
+//! Written against the traits of `wharf-images` alone; it does not know where the bytes come from.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use wharf_content::{
+    ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Provider, Result,
+    ResultExt, Store, copy, copying::Source, open_writer,
+};
+use wharf_images::{
+    Flow, Handler, Kind, decode, media_types,
+    progress::{Event, Sink},
+    transport::Fetcher,
+};
+
+/// The name under which a fetch of this content can be resumed (containerd: `remotes.MakeRefKey`).
+///
+/// # Errors
+/// `Conflict` when several decoders claim the media type.
+pub fn ingest_name(descriptor: &Descriptor, catalogue: &Catalogue) -> Result<String> {
+    let kind = match decode::kind(&descriptor.media_type, catalogue)? {
+        Some(Kind::Index) => "index",
+        Some(Kind::Manifest) => "manifest",
+        _ if media_types::is_config(&descriptor.media_type) => "config",
+        _ if media_types::is_layer(&descriptor.media_type) => "layer",
+        _ => "unknown",
+    };
+    Ok(format!("{kind}-{}", descriptor.digest))
+}
+
+/// Brings content into the store, unless it is there. Content that is embedded in the descriptor is not fetched.
+///
+/// # Errors
+/// `FailedPrecondition` for content of another size or digest; those of the fetcher and the store.
+///
+/// # Cancellation
+/// What has arrived stays in the ingest, and the next fetch goes on there.
+pub async fn fetch_into(
+    store: &dyn Store,
+    fetcher: &dyn Fetcher,
+    descriptor: &Descriptor,
+    sink: &dyn Sink,
+    catalogue: &Catalogue,
+) -> Result<()> {
+    let options = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
+    let waiting = |_: &Error| sink.event(&Event::Waiting { descriptor });
+    let mut writer = match open_writer(store, options, &waiting).await {
+        Ok(writer) => writer,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            refuse_other_size(store, descriptor).await?;
+            sink.event(&Event::Exists { descriptor });
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let offset = writer.status().offset.min(descriptor.size);
+    sink.event(&Event::Started { descriptor, offset });
+    let embedded = descriptor.embedded().map(Bytes::from);
+    let fetched = Fetched { fetcher, descriptor, sink };
+    let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
+    copy(writer.as_mut(), source, descriptor, CommitOptions::default()).await?;
+    sink.event(&Event::Done { descriptor });
+    Ok(())
+}
+
+/// A digest has one size; a document that gives it another one lies.
+async fn refuse_other_size(provider: &dyn Provider, descriptor: &Descriptor) -> Result<()> {
+    let size = provider.reader(descriptor).await?.size();
+    if size == descriptor.size {
+        return Ok(());
+    }
+    Err(Error::failed_precondition(format!(
+        "size mismatch for {}: described with {} bytes, and the store has it with {size}",
+        descriptor.digest, descriptor.size
+    )))
+}
+
+/// A fetcher as the source of a copy that tells its progress.
+#[derive(Debug)]
+struct Fetched<'a> {
+    fetcher: &'a dyn Fetcher,
+    descriptor: &'a Descriptor,
+    sink: &'a dyn Sink,
+}
+
+#[async_trait]
+impl Source for Fetched<'_> {
+    async fn open(&self, offset: u64) -> Result<ByteStream> {
+        self.fetcher.fetch(self.descriptor, offset).await
+    }
+
+    fn taken(&self, chunk: &Bytes) {
+        self.sink.event(&Event::Bytes { descriptor: self.descriptor, count: chunk.len() as u64 });
+    }
+}
+
+/// A handler that brings each node into the store.
+#[derive(Debug)]
+pub struct Fetch {
+    store: Arc<dyn Store>,
+    fetcher: Arc<dyn Fetcher>,
+    sink: Arc<dyn Sink>,
+    catalogue: Catalogue,
+}
+
+impl Fetch {
+    /// Fetches by `fetcher` into `store`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        fetcher: Arc<dyn Fetcher>,
+        sink: Arc<dyn Sink>,
+        catalogue: Catalogue,
+    ) -> Self {
+        Self { store, fetcher, sink, catalogue }
+    }
+}
+
+#[async_trait]
+impl Handler for Fetch {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
+        fetch_into(
+            self.store.as_ref(),
+            self.fetcher.as_ref(),
+            descriptor,
+            self.sink.as_ref(),
+            &self.catalogue,
+        )
+        .await
+        .context(|| format!("cannot fetch {} ({})", descriptor.digest, descriptor.media_type))?;
+        Ok(Flow::leaf())
+    }
+}

@@ -1,0 +1,17 @@
+//! Container registries as a client and as a server.
+#![doc = include_str!("../README.md")]
+
+pub mod error;
+pub mod fetch;
+pub mod lazy;
+pub mod pull;
+
+#[cfg(feature = "http")]
+pub mod registry;
+#[cfg(feature = "server")]
+pub mod server;
+
+pub use error::RemoteError;
+pub use fetch::{Fetch, fetch_into};
+pub use lazy::LazyProvider;
+pub use pull::{PullOptions, pull};

@@ -1,0 +1,211 @@
+//! The one pull: resolve, fetch what is missing, decode, choose, label, record.
+//!
+//! Written against the traits of `wharf-images` alone, so that it serves registries, archives and layouts alike. What upper layers add
+//! (unpacking, progress, more handlers) they hand down as values.
+
+use std::{fmt, num::NonZeroUsize, sync::Arc};
+
+use tokio::sync::Semaphore;
+use wharf_content::{Catalogue, Descriptor, Error, Labels, Result, ResultExt, Store};
+use wharf_images::{
+    Chain, Children, Handler, Image, ImageStore, Kind, Limits, Selection, decode, dispatch,
+    image::{self, Manifest},
+    progress::{Event, Silent, Sink},
+    record,
+    stage::{self, Stage, StageContext},
+    transport::Resolver,
+};
+
+use crate::fetch::Fetch;
+
+/// How many pieces of content are fetched at once.
+pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+
+/// Wraps the handler of a pull; see [`PullOptions::with_wrapper`].
+pub type Wrapper = Arc<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler> + Send + Sync>;
+
+/// How an image is pulled.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PullOptions {
+    selection: Selection,
+    concurrency: NonZeroUsize,
+    labels: Labels,
+    sink: Arc<dyn Sink>,
+    catalogue: Catalogue,
+    limits: Limits,
+    handlers: Vec<Arc<dyn Handler>>,
+    wrapper: Option<Wrapper>,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            selection: Selection::host(),
+            concurrency: DEFAULT_CONCURRENCY,
+            labels: Labels::new(),
+            sink: Arc::new(Silent),
+            catalogue: Catalogue::linked().clone(),
+            limits: Limits::default(),
+            handlers: Vec::new(),
+            wrapper: None,
+        }
+    }
+}
+
+impl PullOptions {
+    /// The host's platform, three fetches at once, no labels, no progress.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which platforms are pulled.
+    #[must_use]
+    pub fn with_selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
+    /// How many pieces of content are fetched at once.
+    #[must_use]
+    pub fn with_concurrency(mut self, concurrency: NonZeroUsize) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// Labels of the image record.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Where progress is told.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = sink;
+        self
+    }
+
+    /// The catalogue of decoders and handlers.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// How deep and how large an image may be.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adds a handler that sees each node before it is fetched.
+    #[must_use]
+    pub fn with_handler(mut self, handler: Arc<dyn Handler>) -> Self {
+        self.handlers.push(handler);
+        self
+    }
+
+    /// Wraps the whole chain, for instance to unpack layers while others are fetched.
+    #[must_use]
+    pub fn with_wrapper(mut self, wrapper: Wrapper) -> Self {
+        self.wrapper = Some(wrapper);
+        self
+    }
+}
+
+impl fmt::Debug for PullOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullOptions")
+            .field("selection", &self.selection)
+            .field("concurrency", &self.concurrency)
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Pulls the image that `name` names into the store and records it.
+///
+/// The record is written last, when everything that it needs is there.
+///
+/// # Errors
+/// `NotFound` when there is no such image or it lacks a wanted platform, naming those that it has; `FailedPrecondition` for
+/// content of another size or digest than was promised; `InvalidArgument` for a malformed or ambiguous manifest; those of the
+/// resolver and the stores.
+///
+/// # Cancellation
+/// Nothing is recorded; content that is complete stays, and what is half there is resumed by the next pull.
+pub async fn pull(
+    store: Arc<dyn Store>,
+    images: &dyn ImageStore,
+    resolver: &dyn Resolver,
+    name: &str,
+    options: PullOptions,
+) -> Result<Image> {
+    let sink = Arc::clone(&options.sink);
+    sink.event(&Event::Resolving { name });
+    let resolved = resolver.resolve(name).await?;
+    sink.event(&Event::Resolved { name: &resolved.name, descriptor: &resolved.descriptor });
+    let fetcher = resolver.fetcher(&resolved.name).await?;
+    let fetch: Arc<dyn Handler> =
+        Arc::new(Fetch::new(Arc::clone(&store), fetcher, Arc::clone(&sink), options.catalogue.clone()));
+    refuse_other_platform(&store, &fetch, &resolved.descriptor, &options).await?;
+
+    let children = Children::new(provider(&store))
+        .with_catalogue(options.catalogue.clone())
+        .with_selection(options.selection)
+        .with_labels(Arc::clone(&store) as Arc<dyn wharf_content::Manager>)
+        .with_sink(Arc::clone(&sink));
+    let context = StageContext::new(Arc::clone(&store), &*resolved.name);
+    let mut chain = options.handlers;
+    chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);
+    chain.push(fetch);
+    chain.extend(stage::handlers(&options.catalogue, Stage::AfterFetch, &context)?);
+    chain.push(Arc::new(children));
+    let mut handler: Arc<dyn Handler> = Arc::new(Chain::from_iter(chain));
+    if let Some(wrapper) = &options.wrapper {
+        handler = wrapper(handler);
+    }
+    let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
+    dispatch(handler, vec![resolved.descriptor.clone()], Some(limiter), options.limits).await?;
+
+    let image = Image::new(resolved.name, resolved.descriptor).with_labels(options.labels);
+    record::put(images, image).await.context(|| format!("cannot record the image {name}"))
+}
+
+fn provider(store: &Arc<dyn Store>) -> Arc<dyn wharf_content::Provider> {
+    Arc::clone(store) as Arc<dyn wharf_content::Provider>
+}
+
+/// An image that is no index has one platform, which only its config tells. Where others were asked for, that is found out before
+/// its layers are fetched.
+async fn refuse_other_platform(
+    store: &Arc<dyn Store>,
+    fetch: &Arc<dyn Handler>,
+    target: &Descriptor,
+    options: &PullOptions,
+) -> Result<()> {
+    if !options.selection.is_explicit()
+        || decode::kind(&target.media_type, &options.catalogue)? != Some(Kind::Manifest)
+    {
+        return Ok(());
+    }
+    fetch.handle(target).await?;
+    let Some(decoded) = wharf_images::decode(store.as_ref(), target, &options.catalogue).await? else {
+        return Ok(());
+    };
+    let manifest = Manifest::new(target.clone(), decoded);
+    let Ok(config) = manifest.config() else { return Ok(()) };
+    fetch.handle(config).await?;
+    match image::config_platform(store.as_ref(), &manifest).await? {
+        Some(platform) if !options.selection.matches(&platform) => Err(Error::not_found(format!(
+            "no match for platform {} in {}; the image has {}",
+            options.selection.names(),
+            target.digest,
+            wharf_platforms::format_all(&platform)
+        ))),
+        _ => Ok(()),
+    }
+}

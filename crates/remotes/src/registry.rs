@@ -1,0 +1,35 @@
+//! The `docker` transport: registries over HTTP and HTTPS (OCI distribution specification, pull).
+//!
+//! Redirects are followed by this module and not by the HTTP client, so that credentials stay with the origin that they belong to.
+//! Bodies are never decoded: the bytes on the wire are the bytes that are hashed. HTTP/1.1 only, which is the faster one for blobs.
+
+mod challenge;
+mod client;
+mod failure;
+mod fetcher;
+mod host;
+mod resolver;
+mod settings;
+mod tls;
+mod token;
+
+use std::sync::Arc;
+
+use wharf_content::Result;
+use wharf_images::transport::{Resolver, Transport, TransportOptions};
+
+pub use resolver::RegistryResolver;
+pub use settings::{RegistrySettings, Scheme};
+
+wharf_images::register_transport! { name: "registry", keys: ["docker"], make: Registry }
+
+/// The transport of registries. Its settings are a [`RegistrySettings`].
+#[derive(Debug)]
+struct Registry;
+
+impl Transport for Registry {
+    fn resolver(&self, options: &TransportOptions) -> Result<Arc<dyn Resolver>> {
+        let settings = options.settings::<RegistrySettings>().cloned().unwrap_or_default();
+        Ok(Arc::new(RegistryResolver::new(settings).with_catalogue(options.catalogue.clone())))
+    }
+}

@@ -1,0 +1,142 @@
+//! Where a registry is and how it is spoken to.
+
+use reqwest::Url;
+use wharf_content::{Error, Result};
+
+use super::settings::{RegistrySettings, Scheme};
+
+/// The host that serves the images of docker.io.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// The base of a registry's API for a reference's domain, ending in `/v2/`.
+pub(super) fn base(domain: &str, settings: &RegistrySettings) -> Result<Url> {
+    let host = if domain == "docker.io" { DOCKER_HUB } else { domain };
+    let scheme = match settings.scheme {
+        Scheme::Http => "http",
+        Scheme::Auto if speaks_plain_http(host) => "http",
+        Scheme::Auto | Scheme::Https => "https",
+    };
+    Url::parse(&format!("{scheme}://{host}/v2/"))
+        .ok()
+        .filter(|url| url.username().is_empty() && url.password().is_none() && url.path() == "/v2/")
+        .ok_or_else(|| Error::invalid_argument(format!("{domain:?} is not a registry's host")))
+}
+
+/// Loopback hosts speak plain HTTP unless they are on the port of HTTPS or on none.
+fn speaks_plain_http(host: &str) -> bool {
+    let (name, port) = split_port(host);
+    is_loopback(name) && !matches!(port, None | Some("443"))
+}
+
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+/// `localhost`, 127.0.0.0/8 and ::1, which may be in brackets.
+pub(super) fn is_loopback(name: &str) -> bool {
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Scheme, host and port: what credentials are bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin(String, String, u16);
+
+impl Origin {
+    pub(super) fn of(url: &Url) -> Self {
+        Self(
+            url.scheme().to_owned(),
+            url.host_str().unwrap_or_default().to_owned(),
+            url.port_or_known_default().unwrap_or_default(),
+        )
+    }
+}
+
+/// Whether a URL may be followed from another one: HTTPS never leads to plain HTTP, but on the same machine.
+pub(super) fn may_lead_to(from: &Url, to: &Url) -> bool {
+    match to.scheme() {
+        "https" => true,
+        "http" => {
+            from.scheme() == "http"
+                || (is_loopback(from.host_str().unwrap_or_default())
+                    && is_loopback(to.host_str().unwrap_or_default()))
+        }
+        _ => false,
+    }
+}
+
+/// The URL as it may be shown: without user information and without the values of the query, which may be signatures.
+pub(super) fn redacted(url: &Url) -> String {
+    let mut shown = url.clone();
+    // Both fail only for URLs that have no host and so no user either.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_fragment(None);
+    if url.query().is_some() {
+        let pairs: Vec<(String, String)> = url
+            .query_pairs()
+            .map(|(key, value)| {
+                let value = if key == "ns" { value.into_owned() } else { "REDACTED".to_owned() };
+                (key.into_owned(), value)
+            })
+            .collect();
+        shown.query_pairs_mut().clear().extend_pairs(pairs);
+    }
+    shown.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect("valid")
+    }
+
+    #[test]
+    fn bases() {
+        let settings = RegistrySettings::new();
+        for (domain, expected) in [
+            ("docker.io", "https://registry-1.docker.io/v2/"),
+            ("ghcr.io", "https://ghcr.io/v2/"),
+            ("ghcr.io:8443", "https://ghcr.io:8443/v2/"),
+            ("localhost", "https://localhost/v2/"),
+            ("localhost:443", "https://localhost/v2/"),
+            ("localhost:5000", "http://localhost:5000/v2/"),
+            ("127.8.8.8:5000", "http://127.8.8.8:5000/v2/"),
+            ("[::1]:5000", "http://[::1]:5000/v2/"),
+            ("[fd00::1]:5000", "https://[fd00::1]:5000/v2/"),
+        ] {
+            assert_eq!(base(domain, &settings).expect(domain).as_str(), expected);
+        }
+        let plain = settings.with_plain_http();
+        assert_eq!(base("ghcr.io", &plain).expect("valid").as_str(), "http://ghcr.io/v2/");
+        for bad in ["", "a b", "user@host", "host/../x", "host:99999"] {
+            assert!(base(bad, &plain).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn origins_and_downgrades() {
+        let origin = |text| Origin::of(&url(text));
+        assert_eq!(origin("https://a/x"), origin("https://a:443/y"));
+        for other in ["http://a/x", "https://a:444/x", "https://b/x"] {
+            assert_ne!(origin("https://a/x"), origin(other));
+        }
+        assert!(may_lead_to(&url("https://a"), &url("https://b")));
+        assert!(may_lead_to(&url("http://a"), &url("http://b")));
+        assert!(!may_lead_to(&url("https://a"), &url("http://b")));
+        assert!(!may_lead_to(&url("https://a"), &url("ftp://b")));
+        assert!(!may_lead_to(&url("http://a"), &url("file:///etc/passwd")));
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        let shown = redacted(&url("https://u:canary@a/x?X-Amz-Signature=canary&ns=docker.io#canary"));
+        assert_eq!(shown, "https://a/x?X-Amz-Signature=REDACTED&ns=docker.io");
+    }
+}

@@ -1,0 +1,262 @@
+//! What a reference means at a registry (containerd: `core/remotes/docker/resolver.go`).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use reqwest::{
+    Method, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
+};
+use serde::Deserialize;
+use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
+use wharf_images::{
+    Reference,
+    decode::MAX_MANIFEST_LEN,
+    media_types as types,
+    transport::{Fetcher, Resolved, Resolver},
+};
+
+use super::{
+    client::{Ask, Client},
+    failure,
+    fetcher::RegistryFetcher,
+    settings::RegistrySettings,
+};
+use crate::error::RemoteError;
+
+/// What is asked for: what can be decoded first, and anything else too, so that the registry names it.
+pub(super) const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
+application/vnd.oci.image.index.v1+json, */*";
+
+/// Resolves references at registries. Connections and tokens are kept for each host.
+#[derive(Debug)]
+pub struct RegistryResolver {
+    settings: RegistrySettings,
+    catalogue: Catalogue,
+    clients: Mutex<HashMap<String, Arc<Client>>>,
+}
+
+impl RegistryResolver {
+    /// Makes a resolver; nothing is contacted yet.
+    pub fn new(settings: RegistrySettings) -> Self {
+        Self { settings, catalogue: Catalogue::linked().clone(), clients: Mutex::default() }
+    }
+
+    /// Decides by this catalogue which media types registries keep as manifests.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    fn client(&self, domain: &str) -> Result<Arc<Client>> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(domain) {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(Client::new(domain, self.settings.clone())?);
+        clients.insert(domain.to_owned(), Arc::clone(&client));
+        Ok(client)
+    }
+}
+
+/// What must be allowed to read a repository.
+pub(super) fn pull_scope(path: &str) -> String {
+    format!("repository:{path}:pull")
+}
+
+#[async_trait]
+impl Resolver for RegistryResolver {
+    async fn resolve(&self, name: &str) -> Result<Resolved> {
+        let reference = Reference::parse(name)?;
+        let lookup = Lookup { client: self.client(reference.domain())?, reference: &reference };
+        let descriptor = lookup.descriptor().await.context(|| format!("cannot resolve {reference}"))?;
+        Ok(Resolved::new(reference.to_string(), descriptor))
+    }
+
+    async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
+        let reference = Reference::parse(name)?;
+        let client = self.client(reference.domain())?;
+        Ok(Arc::new(RegistryFetcher::new(client, reference.path(), self.catalogue.clone())))
+    }
+}
+
+struct Lookup<'a> {
+    client: Arc<Client>,
+    reference: &'a Reference,
+}
+
+impl Lookup<'_> {
+    async fn descriptor(&self) -> Result<Descriptor> {
+        let manifest = format!("{}/manifests/{}", self.reference.path(), self.reference.object());
+        let outcome = self.look(&manifest).await;
+        let (Err(error), Some(digest)) = (&outcome, self.reference.digest()) else { return outcome };
+        if status(error) != Some(404) {
+            return outcome;
+        }
+        // Content that is no manifest can be named by its digest too.
+        match self.look(&format!("{}/blobs/{digest}", self.reference.path())).await {
+            Err(second) if status(&second) == Some(404) => outcome,
+            found => found,
+        }
+    }
+
+    fn ask(&self, method: Method, path: &str) -> Ask {
+        Ask {
+            method,
+            path: path.to_owned(),
+            accept: Some(ACCEPT),
+            from_byte: 0,
+            scope: pull_scope(self.reference.path()),
+        }
+    }
+
+    /// HEAD, and GET where HEAD does not tell enough.
+    async fn look(&self, path: &str) -> Result<Descriptor> {
+        match self.client.send(&self.ask(Method::HEAD, path)).await {
+            Ok(response) => {
+                if let Some(descriptor) = self.described(response.headers())? {
+                    return Ok(descriptor);
+                }
+            }
+            // Some registries do not do HEAD; a refusal has a body only with GET.
+            Err(error) if matches!(status(&error), Some(403 | 405)) => {}
+            Err(error) => return Err(error),
+        }
+        let response = self.client.send(&self.ask(Method::GET, path)).await?;
+        self.read(response).await
+    }
+
+    /// What the headers of a HEAD tell, where they tell everything.
+    fn described(&self, headers: &HeaderMap) -> Result<Option<Descriptor>> {
+        let size = header(headers, CONTENT_LENGTH.as_str()).and_then(|value| value.parse::<u64>().ok());
+        let media_type = media_type(headers);
+        let claimed = header(headers, "docker-content-digest").filter(|value| !value.is_empty());
+        let claimed = claimed.map(str::parse::<Digest>).transpose().map_err(|error| {
+            let host = self.reference.domain();
+            Error::from(error).context(format!("{host} answered with a Docker-Content-Digest that is none"))
+        })?;
+        if let (Some(wanted), Some(claimed)) = (self.reference.digest(), &claimed)
+            && wanted.algorithm() == claimed.algorithm()
+            && wanted != claimed
+        {
+            return Err(Error::failed_precondition(format!(
+                "digest mismatch: {wanted} was asked for, and {} answered with {claimed}",
+                self.reference.domain()
+            )));
+        }
+        let digest = self.reference.digest().cloned().or(claimed);
+        Ok(match (digest, size, media_type) {
+            (Some(digest), Some(size), Some(media_type)) if size > 0 && is_telling(&media_type) => {
+                Some(Descriptor::new(media_type, digest, size))
+            }
+            _ => None,
+        })
+    }
+
+    /// Describes a manifest by its bytes.
+    async fn read(&self, response: Response) -> Result<Descriptor> {
+        let media_type = media_type(response.headers());
+        let request = failure::describe("GET", response.url());
+        let body = failure::read_body(response, MAX_MANIFEST_LEN, &request).await?;
+        let digest = match self.reference.digest() {
+            Some(wanted) => {
+                let found = wanted.algorithm().digest(&body);
+                if found != *wanted {
+                    return Err(Error::failed_precondition(format!(
+                        "digest mismatch: {wanted} was asked for, and {} answered with content of {found}",
+                        self.reference.domain()
+                    )));
+                }
+                found
+            }
+            None => Digest::sha256(&body),
+        };
+        let media_type = match media_type {
+            Some(media_type) if is_telling(&media_type) => media_type,
+            other => sniff(&body).or(other).ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "{} does not say of what type {digest} is, and neither does the content",
+                    self.reference.domain()
+                ))
+            })?,
+        };
+        Ok(Descriptor::new(media_type, digest, body.len() as u64))
+    }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    RemoteError::of(error).and_then(|error| error.status)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// The content type without its parameters.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = header(headers, CONTENT_TYPE.as_str())?;
+    let value = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    (!value.is_empty()).then_some(value)
+}
+
+/// Whether a content type tells what the content is. Old registries serve manifests under general ones.
+fn is_telling(media_type: &str) -> bool {
+    !matches!(media_type, "application/json" | "text/plain" | "application/octet-stream")
+}
+
+/// What a document says that it is, or what its shape says.
+fn sniff(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shape {
+        #[serde(default)]
+        media_type: Option<String>,
+        #[serde(default)]
+        schema_version: Option<u64>,
+        manifests: Option<serde::de::IgnoredAny>,
+        config: Option<serde::de::IgnoredAny>,
+        fs_layers: Option<serde::de::IgnoredAny>,
+    }
+    let shape: Shape = serde_json::from_slice(body).ok()?;
+    if shape.fs_layers.is_some() || shape.schema_version == Some(1) {
+        return Some(types::DOCKER_SCHEMA1.into());
+    }
+    shape
+        .media_type
+        .filter(|media_type| !media_type.is_empty())
+        .or_else(|| shape.manifests.map(|_| types::OCI_INDEX.into()))
+        .or_else(|| shape.config.map(|_| types::OCI_MANIFEST.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes() {
+        for (body, expected) in [
+            (r#"{"mediaType":"application/x"}"#, Some("application/x")),
+            (r#"{"manifests":[]}"#, Some(types::OCI_INDEX)),
+            (r#"{"config":{},"mediaType":""}"#, Some(types::OCI_MANIFEST)),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, Some(types::DOCKER_SCHEMA1)),
+            (r#"{"schemaVersion":1}"#, Some(types::DOCKER_SCHEMA1)),
+            ("{}", None),
+            ("<html>", None),
+        ] {
+            assert_eq!(sniff(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_accepted_types_are_the_ones_that_are_decoded() {
+        for media_type in [types::DOCKER_MANIFEST, types::DOCKER_LIST, types::OCI_MANIFEST, types::OCI_INDEX]
+        {
+            assert!(ACCEPT.split(", ").any(|accepted| accepted == media_type), "{media_type}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the user decides about registries.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Which scheme registries are spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// HTTPS, but plain HTTP on loopback with a port other than 443.
+    #[default]
+    Auto,
+    /// Always HTTPS.
+    Https,
+    /// Always plain HTTP.
+    Http,
+}
+
+/// The settings of the `docker` transport.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrySettings {
+    /// Which scheme registries are spoken to in.
+    pub scheme: Scheme,
+    /// Accept any certificate.
+    pub skip_verify: bool,
+    /// Files of PEM certificates that are trusted beside the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// How often a request is sent again after a failure that may pass.
+    pub retries: u32,
+    /// The first wait before a request is sent again; it doubles.
+    pub retry_delay: Duration,
+    /// No wait is longer, whatever the registry asks for.
+    pub max_retry_delay: Duration,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long the registry may be silent.
+    pub idle_timeout: Duration,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::default(),
+            skip_verify: false,
+            ca_files: Vec::new(),
+            retries: 3,
+            retry_delay: Duration::from_millis(250),
+            max_retry_delay: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl RegistrySettings {
+    /// HTTPS with the system's roots, plain HTTP on loopback, three retries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Speaks plain HTTP with every registry.
+    #[must_use]
+    pub fn with_plain_http(mut self) -> Self {
+        self.scheme = Scheme::Http;
+        self
+    }
+
+    /// Speaks HTTPS with every registry, on loopback too.
+    #[must_use]
+    pub fn with_https(mut self) -> Self {
+        self.scheme = Scheme::Https;
+        self
+    }
+
+    /// Accepts any certificate.
+    ///
+    /// # Security
+    /// Whoever is on the way can answer in the registry's place. Content pinned by a digest is still verified.
+    #[must_use]
+    pub fn with_skip_verify(mut self) -> Self {
+        self.skip_verify = true;
+        self
+    }
+
+    /// Trusts the certificates in a PEM file beside the system's.
+    #[must_use]
+    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_files.push(path.into());
+        self
+    }
+
+    /// Sets how often a request is sent again, and the first wait.
+    #[must_use]
+    pub fn with_retries(mut self, retries: u32, delay: Duration) -> Self {
+        self.retries = retries;
+        self.retry_delay = delay;
+        self
+    }
+
+    /// Sets how long connecting may take and how long the registry may be silent.
+    #[must_use]
+    pub fn with_timeouts(mut self, connect: Duration, idle: Duration) -> Self {
+        self.connect_timeout = connect;
+        self.idle_timeout = idle;
+        self
+    }
+}

@@ -1,0 +1,264 @@
+//! A registry over a store: what is in the store can be pulled from it, and what is pushed to it is an image of the store.
+//!
+//! It speaks the distribution specification of the OCI, version 1.1, over HTTP/1.1: pulls with ranges, pushes in one piece or many,
+//! mounts, tags with pages, referrers. Bodies stream both ways in bounded memory, and uploads are ingests of the store, so that they
+//! outlive a restart.
+//!
+//! ```text
+//! request ─> route::Call ─> handlers: blobs, uploads, manifests, push, tags, referrers ─> Reply or Refusal
+//!            pure, no I/O   the only ones that touch the store                            JSON of the specification
+//! ```
+//!
+//! # Names
+//! A record of the store is named `domain/path:tag`. A request for repository `R` and tag `T` finds, in this order: the record `R:T`
+//! where `R` itself begins with a domain; the record in the domain of the request's `Host` header; the one of Docker Hub, normalised
+//! as Docker does it; any other record whose path is `R` and whose tag is `T`, the most recently changed one. A push of `R:T` names
+//! its record after the `Host` header, or `R:T` where `R` begins with a domain. Manifests by digest and blobs are those of the whole
+//! store, whatever the repository.
+//!
+//! # What it deliberately does not do
+//! No TLS: put a stream that does in front of [`Registry::serve_connection`]. No authentication: whoever reaches a registry that is
+//! not [read-only](RegistryOptions::with_read_only) can name any image of its store. No deletion of tags, manifests and blobs (405),
+//! as repositories share their content. No conversion of manifests: the bytes are those that came, whatever `Accept` says.
+
+mod access;
+mod blobs;
+mod body;
+mod connection;
+mod manifests;
+mod media_type;
+mod names;
+mod push;
+mod range;
+mod referrers;
+mod refusal;
+mod reply;
+mod request_body;
+mod route;
+mod tags;
+mod uploads;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::request::Parts;
+use wharf_content::{Catalogue, Store};
+use wharf_images::ImageStore;
+
+pub use self::{
+    access::{AccessRecord, Observer},
+    connection::serve,
+    media_type::LABEL_MEDIA_TYPE,
+    referrers::LABEL_SUBJECT,
+};
+use self::{
+    names::Host,
+    refusal::Refusal,
+    reply::Reply,
+    request_body::RequestBody,
+    route::{Call, Reference},
+};
+
+/// The most bytes that a pushed manifest has: what the specification asks every registry to take ("Pushing Manifests").
+pub const MAX_MANIFEST_LEN: u64 = 4 * 1024 * 1024;
+/// How long a client may take to send the head of a request; an idle connection is closed after it, too.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take between two pieces of a body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long requests may go on after the shutdown of [`serve`].
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The most connections that are served at the same time; more wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// How a registry behaves.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RegistryOptions {
+    catalogue: Catalogue,
+    read_only: bool,
+    max_manifest_len: u64,
+    header_timeout: Duration,
+    body_timeout: Duration,
+    shutdown_grace: Duration,
+    max_connections: usize,
+    observer: Option<Observer>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            catalogue: Catalogue::linked().clone(),
+            read_only: false,
+            max_manifest_len: MAX_MANIFEST_LEN,
+            header_timeout: HEADER_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            shutdown_grace: SHUTDOWN_GRACE,
+            max_connections: MAX_CONNECTIONS,
+            observer: None,
+        }
+    }
+}
+
+impl RegistryOptions {
+    /// Reads pushed manifests with the decoders of this catalogue; by default those that are linked.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// Refuses everything that would change the store (403, `DENIED`).
+    #[must_use]
+    pub fn with_read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Takes manifests of at most so many bytes; [`MAX_MANIFEST_LEN`] by default.
+    #[must_use]
+    pub fn with_max_manifest_len(mut self, bytes: u64) -> Self {
+        self.max_manifest_len = bytes;
+        self
+    }
+
+    /// Waits so long for the head of a request; [`HEADER_TIMEOUT`] by default.
+    #[must_use]
+    pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// Waits so long for the next piece of a body; [`BODY_TIMEOUT`] by default.
+    #[must_use]
+    pub fn with_body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+
+    /// Lets requests go on so long after a shutdown; [`SHUTDOWN_GRACE`] by default.
+    #[must_use]
+    pub fn with_shutdown_grace(mut self, grace: Duration) -> Self {
+        self.shutdown_grace = grace;
+        self
+    }
+
+    /// Serves so many connections at the same time, at least one; [`MAX_CONNECTIONS`] by default.
+    #[must_use]
+    pub fn with_max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// Calls `observer` once per finished request, on the task of its connection: it must not block.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(&AccessRecord) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+}
+
+impl fmt::Debug for RegistryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryOptions")
+            .field("read_only", &self.read_only)
+            .field("max_manifest_len", &self.max_manifest_len)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry over a store and its image records; see the [module](self). Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use wharf_content::MemoryStore;
+/// use wharf_images::MemoryImages;
+/// use wharf_remotes::server::{Registry, serve};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::new(Arc::new(MemoryStore::new()), Arc::new(MemoryImages::new()));
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let server = tokio::spawn(serve(registry, listener, async { drop(stopped.await) }));
+/// drop(stop);
+/// server.await??;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    images: Arc<dyn ImageStore>,
+    options: RegistryOptions,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("store", &self.inner.store)
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Makes a registry with the default options.
+    pub fn new(store: Arc<dyn Store>, images: Arc<dyn ImageStore>) -> Self {
+        Self::with_options(store, images, RegistryOptions::default())
+    }
+
+    /// Makes a registry.
+    pub fn with_options(
+        store: Arc<dyn Store>,
+        images: Arc<dyn ImageStore>,
+        options: RegistryOptions,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { store, images, options }) }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.inner.store.as_ref()
+    }
+
+    fn images(&self) -> &dyn ImageStore {
+        self.inner.images.as_ref()
+    }
+
+    fn options(&self) -> &RegistryOptions {
+        &self.inner.options
+    }
+
+    /// Answers a request. What is left of the body is the caller's to settle.
+    async fn answer(&self, head: &Parts, body: &mut RequestBody) -> Result<Reply, Refusal> {
+        let call = route::parse(&head.method, head.uri.path(), head.uri.query())?;
+        if self.options().read_only && call.writes() {
+            return Err(Refusal::denied("this registry is read-only"));
+        }
+        let host = Host::of(head);
+        match call {
+            Call::Version => Ok(Reply::json(&serde_json::json!({}))),
+            Call::ListTags { repository, page } => self.list_tags(&repository, &host, &page).await,
+            Call::ReadManifest { repository, reference } => match reference {
+                Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,
+                Reference::Digest(digest) => self.read_manifest(&digest).await,
+            },
+            Call::PutManifest(push) => self.put_manifest(&push, &host, head, body).await,
+            Call::ReadBlob { digest } => self.read_blob(&digest, head).await,
+            Call::StartUpload { repository, start } => {
+                self.start_upload(&repository, start, head, body).await
+            }
+            Call::UploadStatus { upload } => self.upload_status(&upload).await,
+            Call::AppendUpload { upload } => self.append_upload(&upload, head, body).await,
+            Call::FinishUpload { upload, digest } => self.finish_upload(&upload, &digest, head, body).await,
+            Call::CancelUpload { upload } => self.cancel_upload(&upload).await,
+            Call::ListReferrers { repository, subject, filter, last } => {
+                self.list_referrers(&repository, &subject, filter.as_deref(), last.as_ref()).await
+            }
+        }
+    }
+}

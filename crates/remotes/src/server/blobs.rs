@@ -1,0 +1,53 @@
+//! Reading blobs, whole or in part ("Pulling blobs").
+//!
+//! Blobs are those of the store, whatever the repository. Their bytes were verified when they came in and are not hashed again.
+
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use wharf_content::{Descriptor, Digest, ErrorKind, reading::stream_range};
+
+use super::{
+    Registry,
+    media_type::OCTET_STREAM,
+    range::{self, Selection},
+    refusal::{Code, Refusal},
+    reply::Reply,
+};
+
+const BYTES: (HeaderName, HeaderValue) = (header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+
+impl Registry {
+    pub(super) async fn read_blob(&self, digest: &Digest, head: &Parts) -> Result<Reply, Refusal> {
+        // Only the digest of the descriptor is looked at.
+        let descriptor = Descriptor::new(OCTET_STREAM, digest.clone(), 0);
+        let reader = match self.store().reader(&descriptor).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refusal::blob_unknown()),
+            reader => reader?,
+        };
+        let size = reader.size();
+        let etag = format!("\"{digest}\"");
+        // A range means something to GET alone (RFC 9110, 14.2).
+        let selection = match head.method {
+            http::Method::GET => range::select(&head.headers, &etag, size),
+            _ => Selection::Whole,
+        };
+        let reply = |status| {
+            Reply::new(status)
+                .with(header::CONTENT_TYPE, OCTET_STREAM)
+                .with(header::ETAG, &etag)
+                .with_value(BYTES.0, BYTES.1)
+                .with_digest(digest)
+        };
+        match selection {
+            Selection::Whole => Ok(reply(StatusCode::OK).with_stream(stream_range(reader, 0, size), size)),
+            Selection::Part { start, len } => Ok(reply(StatusCode::PARTIAL_CONTENT)
+                .with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", start + len - 1))
+                .with_stream(stream_range(reader, start, len), len)),
+            Selection::Unsatisfiable => Err(Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                Code::SizeInvalid,
+                format!("the range is not one of a blob of {size} bytes"),
+            )
+            .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Connections: accepting them, serving them over HTTP/1.1, and ending them in an orderly way.
+//!
+//! What goes wrong on a connection concerns that connection: it is traced and nothing more. A head of a request that is too large or
+//! no HTTP is answered by the HTTP library, without the specification's JSON.
+
+use std::{convert::Infallible, future::Future, io, pin::Pin, pin::pin, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+};
+use wharf_content::Result;
+
+use super::{
+    Registry, access::Access, body::ResponseBody, refusal::Refusal, reply::Reply, request_body::RequestBody,
+};
+
+const API_VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+
+/// The most bytes of a request's head; more is answered with 431.
+const MAX_HEAD_LEN: usize = 64 * 1024;
+/// The most bytes that are read from a connection ahead of their use.
+const READ_LEN: usize = 256 * 1024;
+/// How long no connection is accepted after the system refused one, for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `registry` to whoever connects to `listener`, until `shutdown` completes. Then no connection is accepted any more, idle ones
+/// are closed, and the others have [`SHUTDOWN_GRACE`](super::SHUTDOWN_GRACE) to finish their request.
+///
+/// # Errors
+/// None at present: trouble with single connections is traced.
+///
+/// # Cancellation
+/// All connections are cut. Uploads remain and can be resumed; nothing half-committed remains.
+pub async fn serve(
+    registry: Registry,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(registry.options().max_connections));
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot turn off the delay of small packets");
+                }
+                let connection = graceful.watch(registry.connection(stream));
+                connections.spawn(async move {
+                    let _place = place;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%peer, %error, "a connection ended early");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    if tokio::time::timeout(registry.options().shutdown_grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+impl Registry {
+    /// Serves one connection to its end, for callers that accept connections themselves, with TLS in front for example.
+    ///
+    /// # Cancellation
+    /// The connection is cut; uploads remain.
+    pub async fn serve_connection<IO>(&self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        if let Err(error) = self.connection(io).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    fn connection<IO>(&self, io: IO) -> http1::Connection<TokioIo<IO>, Service>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.options().header_timeout)
+            .max_header_size(MAX_HEAD_LEN)
+            .max_buf_size(READ_LEN)
+            .serve_connection(TokioIo::new(io), Service(self.clone()))
+    }
+
+    async fn respond(self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let (head, incoming) = request.into_parts();
+        let mut access = Access::begin(self.options().observer.as_ref(), &head);
+        let mut body = RequestBody::new(&head, incoming, self.options().body_timeout);
+        let answer = self.answer(&head, &mut body).await;
+        let mut response = answer.map_or_else(Refusal::into_response, Reply::into_response);
+        body.settle().await;
+        response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
+        access.answered(response.status());
+        response.map(|content| ResponseBody::new(content, access))
+    }
+}
+
+/// The registry as the HTTP library calls it.
+struct Service(Registry);
+
+impl service::Service<Request<Incoming>> for Service {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let registry = self.0.clone();
+        Box::pin(async move { Ok(registry.respond(request).await) })
+    }
+}

@@ -1,0 +1,107 @@
+//! Reading manifests by tag and by digest ("Pulling manifests").
+//!
+//! The bytes are those that are in the store. `Accept` is not looked at: there is one form of a manifest, the one it was pushed in.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet, stream_blob};
+use wharf_images::{Image, Reference, decode};
+
+use super::{
+    Registry,
+    media_type::{self, LABEL_MEDIA_TYPE, OCTET_STREAM},
+    names::{Host, Repository, Tag},
+    refusal::Refusal,
+    reply::Reply,
+};
+
+impl Registry {
+    /// Answers the manifest that a tag points at, as the type that its record gives.
+    pub(super) async fn read_tagged(
+        &self,
+        repository: &Repository,
+        host: &Host,
+        tag: &Tag,
+    ) -> Result<Reply, Refusal> {
+        let image = self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
+        if !media_type::is_media_type(&image.target.media_type) {
+            return self.read_manifest(&image.target.digest).await;
+        }
+        let reader = self.open_manifest(&image.target.digest).await?;
+        Ok(reply(&image.target.digest, &image.target.media_type, reader, None))
+    }
+
+    /// Answers a manifest of any repository. What it is says, in this order: the label of its push, a record that points at it, the
+    /// document itself.
+    pub(super) async fn read_manifest(&self, digest: &Digest) -> Result<Reply, Refusal> {
+        let reader = self.open_manifest(digest).await?;
+        let labels = match self.store().info(digest).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refusal::manifest_unknown()),
+            info => info?.labels,
+        };
+        if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| media_type::is_media_type(label)) {
+            return Ok(reply(digest, label, reader, None));
+        }
+        if let Some(recorded) = self.recorded_type(digest).await? {
+            return Ok(reply(digest, &recorded, reader, None));
+        }
+        let len = usize::try_from(reader.size()).map_err(|_| Refusal::manifest_unknown())?;
+        let bytes = reader.read_at(0, len).await?;
+        let sniffed = media_type::sniff(&bytes);
+        Ok(reply(digest, sniffed.as_deref().unwrap_or(OCTET_STREAM), reader, Some(bytes)))
+    }
+
+    /// Finds the record that a repository and tag stand for; see the module [`server`](super) for the order.
+    pub(super) async fn find(
+        &self,
+        repository: &Repository,
+        host: &Host,
+        tag: &Tag,
+    ) -> Result<Option<Image>, Refusal> {
+        for meaning in repository.meanings(host) {
+            match self.images().get(&format!("{meaning}:{}", tag.as_str())).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                image => return Ok(Some(image?)),
+            }
+        }
+        let fits = |image: &Image| {
+            Reference::parse(&image.name)
+                .is_ok_and(|name| name.path() == repository.as_str() && name.tag() == Some(tag.as_str()))
+        };
+        let mut images = self.images().list(&FilterSet::all()).await?;
+        images.retain(fits);
+        images.sort_by_key(|image| Reverse(image.updated_at));
+        Ok(images.into_iter().next())
+    }
+
+    /// Opens a blob as a manifest. What is larger than any manifest is none.
+    async fn open_manifest(&self, digest: &Digest) -> Result<Arc<dyn BlobReader>, Refusal> {
+        let limit = decode::MAX_MANIFEST_LEN.max(self.options().max_manifest_len);
+        match self.store().reader(&Descriptor::new(OCTET_STREAM, digest.clone(), 0)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::manifest_unknown()),
+            Ok(reader) if reader.size() > limit => Err(Refusal::manifest_unknown()),
+            reader => Ok(reader?),
+        }
+    }
+
+    async fn recorded_type(&self, digest: &Digest) -> Result<Option<String>, Refusal> {
+        let filter = FilterSet::parse([format!("target.digest=={digest}")])?;
+        let images = self.images().list(&filter).await?;
+        let mut types = images.into_iter().map(|image| image.target.media_type);
+        Ok(types.find(|media_type| media_type::is_media_type(media_type)))
+    }
+}
+
+fn reply(digest: &Digest, media_type: &str, reader: Arc<dyn BlobReader>, read: Option<Bytes>) -> Reply {
+    let reply = Reply::new(StatusCode::OK)
+        .with(header::CONTENT_TYPE, media_type)
+        .with(header::ETAG, &format!("\"{digest}\""))
+        .with_digest(digest);
+    if let Some(bytes) = read {
+        return reply.with_bytes(bytes);
+    }
+    let size = reader.size();
+    reply.with_stream(stream_blob(reader, 0), size)
+}

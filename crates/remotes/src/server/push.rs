@@ -1,0 +1,170 @@
+//! Taking in manifests ("Pushing Manifests").
+//!
+//! First everything is checked, then the bytes are committed, then the tags are made: a record never precedes its content. Bytes are
+//! kept as they came. What a manifest is made of must be there before it; what an index lists may come later, or never.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use http::{HeaderName, StatusCode, header, request::Parts};
+use serde_json::json;
+use wharf_content::{
+    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, Store, reading, write_blob,
+};
+use wharf_images::{
+    Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
+};
+
+use super::{
+    Registry,
+    media_type::{self, LABEL_MEDIA_TYPE},
+    names::Host,
+    referrers::LABEL_SUBJECT,
+    refusal::{Code, Refusal},
+    reply::Reply,
+    request_body::RequestBody,
+    route::Push,
+};
+
+/// Tells the client that the registry lists the manifest among the referrers of its subject.
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+/// Names a tag that was made from a parameter.
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// How many missing blobs an error names.
+const SHOWN: usize = 32;
+
+impl Registry {
+    pub(super) async fn put_manifest(
+        &self,
+        push: &Push,
+        host: &Host,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Refusal> {
+        let declared = match head.headers.get(header::CONTENT_TYPE) {
+            None => None,
+            Some(value) => match value.to_str().ok().and_then(media_type::of_header) {
+                None => {
+                    return Err(Refusal::bad(Code::ManifestInvalid, "the Content-Type is not a media type"));
+                }
+                declared => declared,
+            },
+        };
+        let bytes = body.whole(self.options().max_manifest_len).await?;
+        if bytes.is_empty() {
+            return Err(Refusal::bad(Code::ManifestInvalid, "the manifest is empty"));
+        }
+        let digest = verified_digest(push.digest.as_ref(), &bytes)?;
+        let Some(media_type) = declared.map(str::to_owned).or_else(|| media_type::sniff(&bytes)) else {
+            return Err(Refusal::bad(Code::ManifestInvalid, "the request has no Content-Type"));
+        };
+        let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+        let decoded = self.decode_pushed(&descriptor, &bytes).await?;
+
+        self.keep(&descriptor, bytes, labels(&descriptor, &decoded)).await?;
+        let repository = push.repository.pushed(host);
+        for tag in &push.tags {
+            let name = format!("{repository}:{}", tag.as_str());
+            retarget(self.images(), Image::new(name, descriptor.clone())).await?;
+        }
+
+        let location = format!("/v2/{}/manifests/{}", push.repository.as_str(), descriptor.digest);
+        let mut reply =
+            Reply::new(StatusCode::CREATED).with(header::LOCATION, &location).with_digest(&descriptor.digest);
+        if let Some(subject) = &decoded.subject {
+            reply = reply.with(OCI_SUBJECT, subject.digest.as_str());
+        }
+        for tag in push.tags.iter().filter(|_| push.by_parameter) {
+            reply = reply.with_another(OCI_TAG, tag.as_str());
+        }
+        Ok(reply)
+    }
+
+    /// Reads a manifest and checks that its parts are there. A type that nobody decodes has no parts.
+    async fn decode_pushed(&self, descriptor: &Descriptor, bytes: &Bytes) -> Result<Decoded, Refusal> {
+        let Some(decoder) = self.options().catalogue.find::<ManifestDecoders>(&descriptor.media_type)? else {
+            return Ok(Decoded::default());
+        };
+        if !decoder.kind().is_manifest() {
+            let message = format!("{} is the type of a blob and not of a manifest", descriptor.media_type);
+            return Err(Refusal::bad(Code::ManifestInvalid, message));
+        }
+        let decoded = decoder.decode(descriptor, bytes).map_err(|error| match error.kind() {
+            ErrorKind::InvalidArgument => Refusal::bad(Code::ManifestInvalid, error.report()),
+            ErrorKind::NotImplemented => Refusal::bad(Code::Unsupported, error.report()),
+            _ => Refusal::from(error),
+        })?;
+        if decoder.kind() == Kind::Manifest {
+            self.demand_parts(&decoded).await?;
+        }
+        Ok(decoded)
+    }
+
+    async fn demand_parts(&self, decoded: &Decoded) -> Result<(), Refusal> {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for child in decoded.children.iter().map(|child| &child.descriptor) {
+            if media_types::is_non_distributable(&child.media_type) || !seen.insert(&child.digest) {
+                continue;
+            }
+            if !reading::exists(self.store(), &child.digest).await? {
+                missing.push(child.digest.as_str());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let message =
+            format!("{} of the blobs that the manifest names are not in the registry", missing.len());
+        missing.truncate(SHOWN);
+        Err(Refusal::missing(Code::ManifestBlobUnknown, message).with_detail(json!({ "digests": missing })))
+    }
+
+    /// Commits a manifest with its labels. Labels that it has already stay unless they say otherwise.
+    async fn keep(&self, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), Error> {
+        let store: &dyn Store = self.store();
+        let ingest = format!("manifest-{}", descriptor.digest);
+        let options = CommitOptions::default().with_labels(labels.clone());
+        write_blob(store, &ingest, descriptor, bytes, options).await?;
+        // It may have been there before.
+        let present = store.info(&descriptor.digest).await?.labels;
+        let changed = labels.iter().filter(|(key, value)| present.get(*key) != Some(value));
+        let paths: Vec<String> = changed.map(|(key, _)| format!("labels.{key}")).collect();
+        if !paths.is_empty() {
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            store.update(&descriptor.digest, &labels, &paths).await?;
+        }
+        Ok(())
+    }
+}
+
+fn verified_digest(expected: Option<&Digest>, bytes: &[u8]) -> Result<Digest, Refusal> {
+    let Some(expected) = expected else {
+        return Ok(Digest::sha256(bytes));
+    };
+    let found = expected.algorithm().digest(bytes);
+    if found != *expected {
+        let message = format!("the manifest is {found} and not {expected}");
+        return Err(Refusal::bad(Code::DigestInvalid, message));
+    }
+    Ok(found)
+}
+
+/// What is written beside a manifest: its type, what it is about, and its children, which hold them against collection.
+fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
+    let children: Vec<Descriptor> = decoded.children.iter().map(|child| child.descriptor.clone()).collect();
+    let mut labels = child_labels(&children);
+    labels.insert(LABEL_MEDIA_TYPE.to_owned(), descriptor.media_type.clone());
+    if let Some(subject) = &decoded.subject {
+        labels.insert(LABEL_SUBJECT.to_owned(), subject.digest.to_string());
+    }
+    labels
+}
+
+/// Points a record at a new target, whether there was one or not; the labels of one that was stay.
+async fn retarget(images: &dyn ImageStore, image: Image) -> Result<Image, Error> {
+    match images.update(image.clone(), &["target"]).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => record::put(images, image).await,
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,212 @@
+//! Uploads of blobs: begun, appended to, asked about, finished, cancelled ("Pushing blobs").
+//!
+//! An upload is an ingest of the store, so it outlives this process, and so does what was sent of a request that broke off. A writer
+//! is open during a request only. The digest is first known when an upload is finished; the store verifies it, and until then
+//! nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled.
+
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode, header, request::Parts};
+use wharf_content::{CommitOptions, Digest, Error, ErrorKind, IngestOptions, Writer, open_writer, reading};
+
+use super::{
+    Registry,
+    names::{Repository, UploadId},
+    range::Chunk,
+    refusal::{Code, Refusal},
+    reply::Reply,
+    request_body::RequestBody,
+    route::{Start, Upload},
+};
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// How long a request waits for another one that writes to the same upload, such as one whose client has just gone.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+
+impl Registry {
+    pub(super) async fn start_upload(
+        &self,
+        repository: &Repository,
+        start: Start,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Refusal> {
+        if let Start::Mount(digest) = &start
+            && reading::exists(self.store(), digest).await?
+        {
+            return Ok(created(repository, digest));
+        }
+        let id = UploadId::random()
+            .map_err(|error| Error::internal("the system has no randomness").with_source(error))?;
+        let mut writer = self.store().writer(IngestOptions::new(id.ingest())).await?;
+        let upload = Upload { repository: repository.clone(), id };
+        let Start::Whole(digest) = start else {
+            // Dropped and not closed: there is nothing yet that would have to be durable.
+            drop(writer);
+            return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
+        };
+        let outcome = match append(writer.as_mut(), body, &upload, head).await {
+            Ok(()) => commit(writer.as_mut(), &digest).await,
+            refused => refused,
+        };
+        drop(writer);
+        if outcome.is_err() {
+            // Nobody knows its number, so nobody could go on with it.
+            if let Err(error) = self.store().abort(&upload.id.ingest()).await {
+                tracing::debug!(error = %error.report(), "an upload that failed cannot be removed");
+            }
+        }
+        outcome.map(|()| created(repository, &digest))
+    }
+
+    pub(super) async fn upload_status(&self, upload: &Upload) -> Result<Reply, Refusal> {
+        let offset = self.offset(upload).await?;
+        Ok(progress(StatusCode::NO_CONTENT, upload, offset))
+    }
+
+    pub(super) async fn append_upload(
+        &self,
+        upload: &Upload,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Refusal> {
+        let mut writer = self.open(upload).await?;
+        let outcome = append(writer.as_mut(), body, upload, head).await;
+        let offset = writer.status().offset;
+        let closed = writer.close().await;
+        outcome?;
+        closed?;
+        Ok(progress(StatusCode::ACCEPTED, upload, offset))
+    }
+
+    pub(super) async fn finish_upload(
+        &self,
+        upload: &Upload,
+        digest: &Digest,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Refusal> {
+        let mut writer = self.open(upload).await?;
+        let outcome = match append(writer.as_mut(), body, upload, head).await {
+            Ok(()) => commit(writer.as_mut(), digest).await,
+            refused => refused,
+        };
+        if outcome.is_err()
+            && let Err(error) = writer.close().await
+        {
+            tracing::debug!(error = %error.report(), "an upload that failed cannot be closed");
+        }
+        outcome.map(|()| created(&upload.repository, digest))
+    }
+
+    pub(super) async fn cancel_upload(&self, upload: &Upload) -> Result<Reply, Refusal> {
+        match self.store().abort(&upload.id.ingest()).await {
+            Ok(()) => Ok(Reply::new(StatusCode::NO_CONTENT)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::upload_unknown()),
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(busy()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn offset(&self, upload: &Upload) -> Result<u64, Refusal> {
+        match self.store().status(&upload.id.ingest()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::upload_unknown()),
+            status => Ok(status?.offset),
+        }
+    }
+
+    /// Opens an upload that is there, waiting a little while another request has it.
+    async fn open(&self, upload: &Upload) -> Result<Box<dyn Writer>, Refusal> {
+        // A writer would begin an ingest where there is none.
+        self.offset(upload).await?;
+        let opened = open_writer(self.store(), IngestOptions::new(upload.id.ingest()), &|_| ());
+        match tokio::time::timeout(BUSY_WAIT, opened).await {
+            Ok(writer) => Ok(writer?),
+            Err(_) => Err(busy()),
+        }
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::busy("another request is at work on this upload")
+}
+
+/// Appends the body at the end of the upload, which is where it must say that it belongs, if it says so.
+async fn append(
+    writer: &mut dyn Writer,
+    body: &mut RequestBody,
+    upload: &Upload,
+    head: &Parts,
+) -> Result<(), Refusal> {
+    let offset = writer.status().offset;
+    let declared = body.declared_len();
+    let mut left = None;
+    if declared != Some(0)
+        && let Some(value) = head.headers.get(header::CONTENT_RANGE)
+    {
+        let chunk = value.to_str().ok().and_then(Chunk::parse);
+        let chunk = chunk.ok_or_else(|| {
+            Refusal::bad(Code::BlobUploadInvalid, "the Content-Range is not first-last in bytes")
+        })?;
+        if chunk.start != offset {
+            let message = format!("the chunk begins at byte {} and not at {offset}", chunk.start);
+            return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid, message)
+                .with_header(header::LOCATION, &location(upload))
+                .with_header(header::RANGE, &range(offset)));
+        }
+        if declared.is_some_and(|declared| declared != chunk.len) {
+            return Err(wrong_len(chunk.len));
+        }
+        left = Some((chunk.len, chunk.len));
+    }
+    while let Some(bytes) = body.piece().await? {
+        if let Some((left, len)) = &mut left {
+            *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| wrong_len(*len))?;
+        }
+        writer.write(bytes).await?;
+    }
+    match left {
+        Some((1.., len)) => Err(wrong_len(len)),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_len(len: u64) -> Refusal {
+    Refusal::bad(Code::SizeInvalid, format!("the body does not have the {len} bytes of its Content-Range"))
+}
+
+/// Publishes the blob. One that is there already is a success.
+async fn commit(writer: &mut dyn Writer, digest: &Digest) -> Result<(), Refusal> {
+    match writer.commit(None, Some(digest), CommitOptions::default()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+            Err(Refusal::bad(Code::DigestInvalid, format!("the bytes are not those of {digest}")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn created(repository: &Repository, digest: &Digest) -> Reply {
+    Reply::new(StatusCode::CREATED)
+        .with(header::LOCATION, &format!("/v2/{}/blobs/{digest}", repository.as_str()))
+        .with_digest(digest)
+}
+
+fn progress(status: StatusCode, upload: &Upload, offset: u64) -> Reply {
+    Reply::new(status)
+        .with(header::LOCATION, &location(upload))
+        .with(header::RANGE, &range(offset))
+        .with(UPLOAD_UUID, upload.id.as_str())
+}
+
+/// Relative, as nobody needs to know under which name and scheme the client reaches this registry.
+fn location(upload: &Upload) -> String {
+    format!("/v2/{}/blobs/uploads/{}", upload.repository.as_str(), upload.id.as_str())
+}
+
+/// What is there already, the last byte included; nothing is `0-0`, as registries have always had it.
+fn range(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}

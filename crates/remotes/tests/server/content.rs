@@ -1,0 +1,291 @@
+//! What was pushed, as it is read again: manifests, blobs, ranges, referrers.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use wharf_content::{
+    Algorithm, CommitOptions, Descriptor, Digest, filter::FilterSet, labels::GC_REF_CONTENT,
+};
+use wharf_images::{Image, media_types};
+use wharf_remotes::server::{LABEL_MEDIA_TYPE, RegistryOptions};
+
+use crate::{
+    ABSENT, bytes,
+    site::{Answer, CONFIG, Site, each, index, manifest},
+};
+
+#[tokio::test]
+async fn what_is_pushed_is_pulled_byte_for_byte() {
+    each(async |site: &Site| {
+        assert_eq!(site.get("/v2/").await.json(), json!({}));
+        let layer = bytes(3_000_000);
+        let pushed = site.push_image("team/app", "v1", &layer).await;
+        let digest = Digest::sha256(&pushed);
+
+        for reference in ["v1", digest.as_str()] {
+            let path = format!("/v2/team/app/manifests/{reference}");
+            let answer = site.get(&path).await;
+            assert_eq!((answer.status, &answer.body), (200, &pushed));
+            assert_eq!(answer.header("content-type"), Some(media_types::OCI_MANIFEST));
+            assert_eq!(answer.header("docker-content-digest"), Some(digest.as_str()));
+            let head = site.send("HEAD", &path, &[], b"").await;
+            same_headers(&head, &answer);
+        }
+        let path = format!("/v2/team/app/blobs/{}", Digest::sha256(&layer));
+        let answer = site.get(&path).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == layer);
+        same_headers(&site.send("HEAD", &path, &[], b"").await, &answer);
+
+        // The push is an image of the store, and its children are held.
+        let image = site.images.get(&format!("{}/team/app:v1", site.address)).await.expect("recorded");
+        assert_eq!(
+            image.target,
+            Descriptor::new(media_types::OCI_MANIFEST, digest.clone(), pushed.len() as u64)
+        );
+        let labels = site.store.info(&digest).await.expect("stored").labels;
+        assert_eq!(labels[&format!("{GC_REF_CONTENT}.l.0")], Digest::sha256(&layer).as_str());
+        assert_eq!(labels[&format!("{GC_REF_CONTENT}.config")], Digest::sha256(CONFIG).as_str());
+        assert_eq!(labels[LABEL_MEDIA_TYPE], media_types::OCI_MANIFEST);
+    })
+    .await;
+}
+
+fn same_headers(head: &Answer, answer: &Answer) {
+    let headers = |answer: &Answer| {
+        let mut headers = answer.headers.clone();
+        headers.retain(|(name, _)| name != "date");
+        headers.sort();
+        headers
+    };
+    assert_eq!((head.status, headers(head)), (answer.status, headers(answer)));
+    assert_eq!(head.body, b"");
+}
+
+#[tokio::test]
+async fn ranges() {
+    each(async |site: &Site| {
+        let blob = bytes(600_000);
+        let path = format!("/v2/a/blobs/{}", site.push_blob("a", &blob).await);
+        for (range, start, end) in [
+            ("bytes=0-0", 0, 1),
+            ("bytes=500-1499", 500, 1500),
+            ("bytes=500-", 500, 600_000),
+            ("bytes=-500", 599_500, 600_000),
+            ("bytes=599000-700000", 599_000, 600_000),
+        ] {
+            let answer = site.send("GET", &path, &[("Range", range)], b"").await;
+            assert_eq!(answer.status, 206, "{range}");
+            assert!(answer.body == blob[start..end], "{range}");
+            let expected = format!("bytes {start}-{}/600000", end - 1);
+            assert_eq!(answer.header("content-range"), Some(expected.as_str()));
+            assert_eq!(answer.header("accept-ranges"), Some("bytes"));
+        }
+        for range in ["bytes=600000-", "bytes=500-0", "bytes=-0", "bytes=x", "bytes"] {
+            let answer = site.send("GET", &path, &[("Range", range)], b"").await;
+            answer.refuses(416, "SIZE_INVALID");
+            assert_eq!(answer.header("content-range"), Some("bytes */600000"), "{range}");
+        }
+        for headers in [
+            &[("Range", "bytes=0-1,5-6")][..],
+            &[("Range", "lines=0-1")],
+            &[("Range", "bytes=0-1"), ("If-Range", "\"other\"")],
+        ] {
+            assert_eq!(site.send("GET", &path, headers, b"").await.body.len(), blob.len(), "{headers:?}");
+        }
+        let etag = site.get(&path).await.header("etag").expect("an entity tag").to_owned();
+        let answer = site.send("GET", &path, &[("Range", "bytes=0-1"), ("If-Range", &etag)], b"").await;
+        assert_eq!(answer.status, 206);
+        assert_eq!(site.send("HEAD", &path, &[("Range", "bytes=0-1")], b"").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn manifests_that_are_refused() {
+    each(async |site: &Site| {
+        let put = async |path: &str, media_type: &str, bytes: &[u8]| {
+            site.put_manifest(path, media_type, bytes).await
+        };
+        let incomplete = manifest(&[Descriptor::of(media_types::OCI_LAYER, b"absent")]);
+        site.push_blob("a", CONFIG).await;
+        let answer = put("/v2/a/manifests/x", media_types::OCI_MANIFEST, &incomplete).await;
+        answer.refuses(404, "MANIFEST_BLOB_UNKNOWN");
+        assert_eq!(
+            answer.json()["errors"][0]["detail"]["digests"],
+            json!([Digest::sha256(b"absent").as_str()])
+        );
+        site.get("/v2/a/manifests/x").await.refuses(404, "MANIFEST_UNKNOWN");
+
+        let whole = manifest(&[]);
+        for (path, media_type, bytes, status, code) in [
+            (
+                format!("/v2/a/manifests/{ABSENT}"),
+                media_types::OCI_MANIFEST,
+                &whole[..],
+                400,
+                "DIGEST_INVALID",
+            ),
+            (
+                format!("/v2/a/manifests/x?digest={ABSENT}"),
+                media_types::OCI_MANIFEST,
+                &whole,
+                400,
+                "DIGEST_INVALID",
+            ),
+            ("/v2/a/manifests/x".into(), media_types::OCI_INDEX, &whole, 400, "MANIFEST_INVALID"),
+            ("/v2/a/manifests/x".into(), media_types::OCI_CONFIG, CONFIG, 400, "MANIFEST_INVALID"),
+            ("/v2/a/manifests/x".into(), media_types::OCI_MANIFEST, b"{", 400, "MANIFEST_INVALID"),
+            ("/v2/a/manifests/x".into(), media_types::OCI_MANIFEST, b"", 400, "MANIFEST_INVALID"),
+            ("/v2/a/manifests/x".into(), "nonsense", &whole, 400, "MANIFEST_INVALID"),
+            ("/v2/a/manifests/x".into(), media_types::DOCKER_SCHEMA1, b"{}", 400, "UNSUPPORTED"),
+            ("/v2/A/manifests/x".into(), media_types::OCI_MANIFEST, &whole, 400, "NAME_INVALID"),
+        ] {
+            put(&path, media_type, bytes).await.refuses(status, code);
+        }
+        assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists"), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn manifests_that_are_too_large() {
+    let site = Site::memory(RegistryOptions::default()).await;
+    let large = bytes(4 * 1024 * 1024 + 1);
+    let path = "/v2/a/manifests/x";
+    site.put_manifest(path, "application/x-any", &large).await.refuses(413, "SIZE_INVALID");
+    assert_eq!(site.put_manifest(path, "application/x-any", &large[1..]).await.status, 201);
+    assert!(site.get(path).await.body == large[1..]);
+    // Without a length, and without an end.
+    let mut request =
+        format!("PUT {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .into_bytes();
+    for piece in large.chunks(100_000) {
+        request.extend(format!("{:x}\r\n", piece.len()).bytes());
+        request.extend(piece);
+        request.extend(b"\r\n");
+    }
+    request.extend(b"0\r\n\r\n");
+    Answer::parse(&site.raw(&request).await).refuses(413, "SIZE_INVALID");
+    // A client that waits to be told is told before it sends.
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
+    Answer::parse(&site.raw(head.as_bytes()).await).refuses(413, "SIZE_INVALID");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn manifests_of_every_kind() {
+    each(async |site: &Site| {
+        // Sparse: an index may come before what it lists, and name what never comes.
+        let listed = manifest(&[]);
+        let sparse = index(&[Descriptor::of(media_types::OCI_MANIFEST, &listed)]);
+        let answer = site.put_manifest("/v2/a/manifests/index", media_types::OCI_INDEX, &sparse).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        // Layers that stay where they are need not be here.
+        site.push_blob("a", CONFIG).await;
+        let foreign =
+            manifest(&[Descriptor::of(media_types::OCI_LAYER_NON_DISTRIBUTABLE_GZIP, b"elsewhere")]);
+        assert_eq!(
+            site.put_manifest("/v2/a/manifests/foreign", media_types::OCI_MANIFEST, &foreign).await.status,
+            201
+        );
+        // Types that nobody decodes; parameters of a type are ignored.
+        let path = "/v2/a/manifests/other";
+        assert_eq!(site.put_manifest(path, "application/x-own; charset=utf-8", b"own").await.status, 201);
+        assert_eq!(site.get(path).await.header("content-type"), Some("application/x-own"));
+
+        // By digest, of another algorithm and with tags as parameters.
+        let digest = Algorithm::Sha512.digest(&foreign);
+        let path = format!("/v2/a/manifests/{digest}?tag=one&tag=two");
+        let answer = site.put_manifest(&path, media_types::OCI_MANIFEST, &foreign).await;
+        assert_eq!(answer.status, 201);
+        let tags: Vec<_> =
+            answer.headers.iter().filter(|(name, _)| name == "oci-tag").map(|(_, tag)| tag).collect();
+        assert_eq!(tags, ["one", "two"]);
+        let answer = site.get("/v2/a/manifests/two").await;
+        assert_eq!((answer.header("docker-content-digest"), &answer.body), (Some(digest.as_str()), &foreign));
+        let answer = site.get(&format!("/v2/a/manifests/{digest}")).await;
+        assert_eq!(answer.header("content-type"), Some(media_types::OCI_MANIFEST));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn content_that_was_not_pushed_says_what_it_is() {
+    let site = Site::memory(RegistryOptions::default()).await;
+    let store = |bytes: Vec<u8>| {
+        let store = Arc::clone(&site.store);
+        async move {
+            let descriptor = Descriptor::of("x", &bytes);
+            let done = wharf_content::write_blob(
+                store.as_ref(),
+                "t",
+                &descriptor,
+                bytes.into(),
+                CommitOptions::default(),
+            );
+            done.await.expect("stored");
+            descriptor.digest
+        }
+    };
+    let shaped = json!({ "config": {}, "layers": [] }).to_string().into_bytes();
+    for (bytes, expected) in [
+        (manifest(&[]), media_types::OCI_MANIFEST),
+        (index(&[]), media_types::OCI_INDEX),
+        (shaped, media_types::OCI_MANIFEST),
+        (b"a layer".to_vec(), "application/octet-stream"),
+    ] {
+        let digest = store(bytes.clone()).await;
+        let answer = site.get(&format!("/v2/any/manifests/{digest}")).await;
+        assert_eq!((answer.header("content-type"), &answer.body), (Some(expected), &bytes));
+    }
+    let bytes = br#"{"manifests":[],"x":1}"#;
+    let digest = store(bytes.to_vec()).await;
+    let target = Descriptor::new(media_types::DOCKER_LIST, digest.clone(), bytes.len() as u64);
+    site.images.create(Image::new("quay.io/o/p:1", target)).await.expect("recorded");
+    let answer = site.get(&format!("/v2/any/manifests/{digest}")).await;
+    assert_eq!(answer.header("content-type"), Some(media_types::DOCKER_LIST));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn referrers() {
+    each(async |site: &Site| {
+        let subject = site.push_image("a", "x", b"layer").await;
+        let subject = Descriptor::of(media_types::OCI_MANIFEST, &subject);
+        let path = format!("/v2/a/referrers/{}", subject.digest);
+        assert_eq!(site.get(&path).await.json()["manifests"], json!([]));
+        site.push_blob("a", b"{}").await;
+        let empty = Descriptor::of(media_types::OCI_EMPTY, b"{}");
+        for (artifact_type, expected) in [(Some("application/x-sbom"), "application/x-sbom"), (None, media_types::OCI_EMPTY)] {
+            let bytes = json!({
+                "schemaVersion": 2, "mediaType": media_types::OCI_MANIFEST, "artifactType": artifact_type,
+                "config": empty, "layers": [], "subject": subject, "annotations": { "k": expected },
+            });
+            let bytes = bytes.to_string().into_bytes();
+            let answer = site
+                .put_manifest(
+                    &format!("/v2/a/manifests/{}", Digest::sha256(&bytes)),
+                    media_types::OCI_MANIFEST,
+                    &bytes,
+                )
+                .await;
+            assert_eq!((answer.status, answer.header("oci-subject")), (201, Some(subject.digest.as_str())));
+            let filtered = site.get(&format!("{path}?artifactType={}", expected.replace('/', "%2F"))).await;
+            assert_eq!(filtered.header("oci-filters-applied"), Some("artifactType"));
+            assert_eq!(
+                filtered.json()["manifests"],
+                json!([{
+                    "mediaType": media_types::OCI_MANIFEST, "digest": Digest::sha256(&bytes).as_str(), "size": bytes.len(),
+                    "artifactType": expected, "annotations": { "k": expected },
+                }])
+            );
+        }
+        let all = site.get(&path).await;
+        assert_eq!(all.header("content-type"), Some(media_types::OCI_INDEX));
+        assert_eq!(all.header("oci-filters-applied"), None);
+        assert_eq!(all.json()["manifests"].as_array().map(Vec::len), Some(2));
+    })
+    .await;
+}
