@@ -1,0 +1,152 @@
+//! The command line: flags that several commands share, and the list of commands. What they do is in `command`.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::command;
+
+/// Pull, store, list, serve and export container images without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory of the store [default: $XDG_DATA_HOME/wharf]
+    #[arg(long, global = true, env = "WHARF_ROOT", value_name = "DIR")]
+    pub(crate) root: Option<String>,
+    /// Say more on standard error; twice for every request
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Print digests or names only, and no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) progress: ProgressMode,
+    /// How results and errors are printed
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: Format,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Bars on a terminal, nothing elsewhere
+    #[default]
+    Auto,
+    /// Bars
+    Tty,
+    /// A line for each thing that happens
+    Plain,
+    /// A JSON object for each thing that happens
+    Json,
+    /// Nothing
+    None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Which platforms of an image are meant.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PlatformArgs {
+    /// Platform as os/arch[/variant], several by commas; `local` is this machine, `all` is every one
+    #[arg(long = "platform", value_name = "P", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// Every platform
+    #[arg(long, conflicts_with = "platforms")]
+    pub(crate) all_platforms: bool,
+}
+
+/// How registries are spoken to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry options")]
+pub(crate) struct RegistryArgs {
+    /// Speak plain HTTP (loopback addresses are spoken to in plain HTTP anyway)
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Accept any certificate
+    #[arg(short = 'k', long, visible_alias = "skip-verify")]
+    pub(crate) insecure_skip_verify: bool,
+    /// Verify certificates: `true` demands HTTPS on loopback too, `false` is `--insecure-skip-verify`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          conflicts_with_all = ["insecure_skip_verify", "plain_http"])]
+    pub(crate) tls_verify: Option<bool>,
+    /// Trust the certificates in this PEM file beside the system's; may be given again
+    #[arg(long, visible_alias = "tlscacert", value_name = "FILE")]
+    pub(crate) ca_file: Vec<PathBuf>,
+    /// How many pieces of content are fetched at once
+    #[arg(short = 'j', long, value_name = "N", default_value_t = wharf_remotes::pull::DEFAULT_CONCURRENCY)]
+    pub(crate) max_concurrent_downloads: NonZeroUsize,
+    /// How often a request is sent again after a failure that may pass
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) retry_times: u32,
+    /// The first wait before a request is sent again, in seconds; it doubles
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.25, value_parser = seconds)]
+    pub(crate) retry_delay: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0 to 3600".into()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Pull an image from a registry into the store
+    Pull(command::pull::Pull),
+    /// List, remove images of the store
+    #[command(subcommand, visible_alias = "image", visible_alias = "i")]
+    Images(command::images::Images),
+    /// List images of the store (`images ls`)
+    #[command(visible_alias = "list")]
+    Ls(command::images::List),
+    /// Remove images from the store (`images rm`)
+    Rm(command::images::Remove),
+    /// Describe an image on one page
+    Inspect(command::inspect::Inspect),
+    /// Show what an image consists of
+    Tree(command::tree::Tree),
+    /// Print an image's manifest or index as it is stored
+    Manifest(command::raw::Manifest),
+    /// Print an image's config as it is stored
+    Config(command::raw::Config),
+    /// Write images to an archive
+    Export(command::export::Export),
+    /// Serve the store as a registry
+    Serve(command::serve::Serve),
+    /// List everything that is registered: built in or by plugins
+    Plugins(command::plugins::Plugins),
+    /// Print the version
+    Version(command::version::Version),
+}

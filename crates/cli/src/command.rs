@@ -1,0 +1,40 @@
+//! The commands, one module each.
+
+pub(crate) mod export;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod plugins;
+pub(crate) mod pull;
+pub(crate) mod raw;
+pub(crate) mod serve;
+pub(crate) mod tree;
+pub(crate) mod version;
+
+use wharf_content::Result;
+
+use crate::{args::Command, context::Context};
+
+impl Command {
+    /// Whether the command takes a signal for the order to finish, and is not simply dropped.
+    pub(crate) fn ends_when_signalled(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
+/// Runs one command to its end.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Pull(command) => command.run(context).await,
+        Command::Images(command) => command.run(context).await,
+        Command::Ls(command) => command.run(context).await,
+        Command::Rm(command) => command.run(context).await,
+        Command::Inspect(command) => command.run(context).await,
+        Command::Tree(command) => command.run(context).await,
+        Command::Manifest(command) => command.run(context).await,
+        Command::Config(command) => command.run(context).await,
+        Command::Export(command) => command.run(context).await,
+        Command::Serve(command) => command.run(context).await,
+        Command::Plugins(command) => command.run(context),
+        Command::Version(command) => command.run(context),
+    }
+}

@@ -1,0 +1,82 @@
+//! `wharf export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use wharf_archive::ExportOptions;
+use wharf_content::{Error, Result};
+
+use crate::{
+    args::{Format, PlatformArgs},
+    context::Context,
+    output, progress,
+};
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Writes an OCI image layout as a tar archive that also carries Docker's manifest.json. The same images give the \
+same bytes, always.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load"
+)]
+pub(crate) struct Export {
+    /// The images
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Where the archive goes; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// What the archive is made for; without it one archive serves both
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// An OCI image layout without Docker's manifest.json
+    Oci,
+}
+
+impl Export {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let mut images = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            images.push(context.image(name).await?);
+        }
+        let is_stdout = self.output.as_os_str() == "-";
+        if is_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            return Err(Error::invalid_argument(
+                "an archive is not for a terminal: name a file with --output FILE, or pipe it somewhere",
+            ));
+        }
+        let mut options = ExportOptions::new().with_catalogue(context.catalogue.clone());
+        if let Some(selection) = self.platforms.selection()? {
+            options = options.with_selection(selection);
+        }
+        if self.kind == Some(Kind::Oci) {
+            options = options.without_docker_manifest();
+        }
+        let progress = progress::start(&context.global);
+        options = options.with_sink(progress.sink());
+        let provider = context.provider().await?;
+        let outcome = if is_stdout {
+            wharf_archive::export(provider, &images, &options, &mut tokio::io::stdout()).await
+        } else {
+            wharf_archive::export_to_file(&self.output, provider, &images, &options).await
+        };
+        progress.finish(outcome.is_ok());
+        outcome?;
+        // Where the archive itself is the datum, nothing else goes to standard output.
+        if is_stdout {
+            return Ok(());
+        }
+        match context.global.format {
+            Format::Json => output::json(&serde_json::json!({
+                "file": self.output.display().to_string(),
+                "images": images.iter().map(|image| &image.name).collect::<Vec<_>>(),
+            })),
+            Format::Text => output::line(&self.output.display().to_string()),
+        }
+    }
+}

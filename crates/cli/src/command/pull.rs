@@ -1,0 +1,66 @@
+//! `wharf pull`.
+
+use clap::Args;
+use wharf_content::{Error, Labels, Result};
+use wharf_images::Selection;
+use wharf_remotes::PullOptions;
+
+use crate::{
+    args::{Format, PlatformArgs, RegistryArgs},
+    context::Context,
+    output, progress,
+};
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints the name and the digest of what was pulled. An interrupted pull is resumed by the next one.\n\n\
+Examples:\n  wharf pull busybox\n  wharf pull --platform linux/arm64 ghcr.io/owner/image:1.2\n  \
+wharf pull --all-platforms localhost:5000/image@sha256:…"
+)]
+pub(crate) struct Pull {
+    /// The image, read as Docker reads it: `busybox` is docker.io/library/busybox:latest
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// Set a label on the image; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Pull {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let labels = labels(&self.labels)?;
+        let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
+        let (resolver, name) = context.resolver(&self.reference, &self.registry)?;
+        let (store, images) = (context.store().await?, context.images().await?);
+        let progress = progress::start(&context.global);
+        let options = PullOptions::new()
+            .with_selection(selection)
+            .with_labels(labels)
+            .with_concurrency(self.registry.max_concurrent_downloads)
+            .with_catalogue(context.catalogue.clone())
+            .with_sink(progress.sink());
+        let outcome = wharf_remotes::pull(store, images.as_ref(), resolver.as_ref(), &name, options).await;
+        progress.finish(outcome.is_ok());
+        let image = outcome?;
+        let digest = &image.target.digest;
+        match context.global.format {
+            Format::Json => output::json(&serde_json::json!({ "name": image.name, "target": image.target })),
+            Format::Text if context.global.quiet => output::line(digest.as_str()),
+            Format::Text if image.name.contains('@') => output::line(&image.name),
+            Format::Text => output::line(&format!("{}@{digest}", image.name)),
+        }
+    }
+}
+
+fn labels(texts: &[String]) -> Result<Labels> {
+    let parse = |text: &String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Error::invalid_argument(format!("{text:?} is not a label: expected KEY=VALUE"))),
+    };
+    texts.iter().map(parse).collect()
+}

@@ -1,0 +1,71 @@
+//! `wharf manifest` and `wharf config`: bytes as they are.
+
+use clap::Args;
+use wharf_content::{Result, read_blob};
+use wharf_images::{
+    Selection,
+    decode::MAX_MANIFEST_LEN,
+    image::{self, MAX_CONFIG_LEN},
+};
+
+use crate::{
+    args::{PlatformArgs, RegistryArgs},
+    context::{Context, WhereArgs},
+    output,
+};
+
+/// Arguments of `manifest`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --platform the image's own document is printed, which may be an index; with it, the manifest of that platform."
+)]
+pub(crate) struct Manifest {
+    /// The image
+    #[arg(value_name = "REF")]
+    reference: String,
+    #[command(flatten)]
+    place: WhereArgs,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Manifest {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let selection = self.platforms.selection()?;
+        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let provider = view.provider.as_ref();
+        let descriptor = match selection {
+            Some(selection) if !selection.is_all() => {
+                image::manifest(provider, &view.target, &selection, &context.catalogue).await?.descriptor
+            }
+            _ => view.target,
+        };
+        output::write(&read_blob(provider, &descriptor, MAX_MANIFEST_LEN).await?)
+    }
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// The image
+    #[arg(value_name = "REF")]
+    reference: String,
+    #[command(flatten)]
+    place: WhereArgs,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Config {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
+        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let provider = view.provider.as_ref();
+        let manifest = image::manifest(provider, &view.target, &selection, &context.catalogue).await?;
+        output::write(&read_blob(provider, manifest.config()?, MAX_CONFIG_LEN).await?)
+    }
+}

@@ -1,0 +1,204 @@
+//! What every command works with: the store, its images, the catalogue, and how to find an image by what the user typed.
+
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use tokio::sync::OnceCell;
+use wharf_content::{Catalogue, Descriptor, Error, ErrorKind, Provider, Result, Store, url::open_store};
+use wharf_images::{
+    Image, ImageStore, Reference, Selection, image_store,
+    reference::split_transport,
+    transport::{Resolved, Resolver, TransportOptions, Transports},
+};
+use wharf_remotes::{LazyProvider, registry::RegistrySettings};
+
+use crate::args::{Global, PlatformArgs, RegistryArgs};
+
+/// The scheme of names that are in the store.
+const STORE_SCHEME: &str = "store";
+
+/// What a command is given.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) catalogue: Catalogue,
+    opened: OnceCell<Opened>,
+}
+
+struct Opened {
+    store: Arc<dyn Store>,
+    images: Arc<dyn ImageStore>,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global, catalogue: Catalogue) -> Self {
+        Self { global, catalogue, opened: OnceCell::new() }
+    }
+
+    async fn opened(&self) -> Result<&Opened> {
+        self.opened
+            .get_or_try_init(|| async {
+                let store = open_store(&self.root()?, &self.catalogue).await?;
+                let images = image_store(store.as_ref())?;
+                Ok(Opened { store, images })
+            })
+            .await
+    }
+
+    /// The store, opened at its first use.
+    pub(crate) async fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::clone(&self.opened().await?.store))
+    }
+
+    /// The store as what reads from it.
+    pub(crate) async fn provider(&self) -> Result<Arc<dyn Provider>> {
+        Ok(self.store().await?)
+    }
+
+    /// The image records of the store.
+    pub(crate) async fn images(&self) -> Result<Arc<dyn ImageStore>> {
+        Ok(Arc::clone(&self.opened().await?.images))
+    }
+
+    /// Where the store is: as the user says, else in the user's data directory.
+    fn root(&self) -> Result<String> {
+        if let Some(root) = self.global.root.as_ref().filter(|root| !root.is_empty()) {
+            return Ok(root.clone());
+        }
+        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+        let data = data.ok_or_else(|| {
+            Error::invalid_argument(
+                "there is no place for the store: set --root, WHARF_ROOT, XDG_DATA_HOME or HOME",
+            )
+        })?;
+        Ok(data.join("wharf").display().to_string())
+    }
+
+    /// Finds an image of the store by its exact name, else by the name as Docker reads it.
+    pub(crate) async fn image(&self, typed: &str) -> Result<Image> {
+        let typed = typed.strip_prefix("store:").unwrap_or(typed);
+        let images = self.images().await?;
+        match images.get(typed).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let reference = Reference::parse(typed)?;
+        let missing = match images.get(&reference.to_string()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => error,
+            found => return found,
+        };
+        // A name with a digest also means the image of that name and tag, if it is of that digest.
+        let Some(digest) = reference.digest() else { return Err(missing) };
+        let Some(tag) = reference.tag() else { return Err(missing) };
+        let image = images.get(&reference.with_tag(tag)?.to_string()).await.map_err(|_| missing)?;
+        if image.target.digest == *digest {
+            return Ok(image);
+        }
+        Err(Error::not_found(format!(
+            "there is no image {typed:?} in the store: that tag is {} here",
+            image.target.digest
+        )))
+    }
+
+    /// The resolver for what the user typed, and the rest of it without the transport's prefix.
+    pub(crate) fn resolver(
+        &self,
+        typed: &str,
+        registry: &RegistryArgs,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
+        let mut known = self.catalogue.keys::<Transports>();
+        known.push(STORE_SCHEME.into());
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let location = split_transport(typed, &known)?;
+        if location.scheme == STORE_SCHEME {
+            return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
+        }
+        let transport = self.catalogue.find::<Transports>(location.scheme)?.ok_or_else(|| {
+            Error::invalid_argument(format!("this program has no transport {:?}", location.scheme))
+        })?;
+        let options = TransportOptions::new().with_catalogue(self.catalogue.clone()).with(settings(registry));
+        Ok((transport.resolver(&options)?, location.rest.to_owned()))
+    }
+}
+
+fn settings(args: &RegistryArgs) -> RegistrySettings {
+    let mut settings =
+        RegistrySettings::new().with_retries(args.retry_times, Duration::from_secs_f64(args.retry_delay));
+    if args.plain_http {
+        settings = settings.with_plain_http();
+    }
+    if args.tls_verify == Some(true) {
+        settings = settings.with_https();
+    }
+    if args.insecure_skip_verify || args.tls_verify == Some(false) {
+        settings = settings.with_skip_verify();
+    }
+    args.ca_file.iter().fold(settings, RegistrySettings::with_ca_file)
+}
+
+impl PlatformArgs {
+    /// The platforms that were asked for; `None` where there was nothing asked.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a specifier that cannot be read.
+    pub(crate) fn selection(&self) -> Result<Option<Selection>> {
+        if self.all_platforms || self.platforms.iter().any(|platform| platform == "all") {
+            return Ok(Some(Selection::all()));
+        }
+        if self.platforms.is_empty() {
+            return Ok(None);
+        }
+        let platforms = self.platforms.iter().map(|platform| match platform.as_str() {
+            "local" => Ok(wharf_platforms::default_spec()),
+            specifier => Ok(wharf_platforms::parse(specifier)?),
+        });
+        let platforms: Vec<_> = platforms.collect::<Result<_>>()?;
+        Ok(Some(Selection::best(&platforms)))
+    }
+}
+
+/// An image that can be looked into, in the store or at a remote place.
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) target: Descriptor,
+    pub(crate) provider: Arc<dyn Provider>,
+    /// The record, where the image is in the store.
+    pub(crate) image: Option<Image>,
+}
+
+/// Where a command looks for an image.
+#[derive(Debug, Default, Args)]
+pub(crate) struct WhereArgs {
+    /// Look in the store only
+    #[arg(long, conflicts_with = "remote")]
+    pub(crate) local: bool,
+    /// Look at the registry even if the image is in the store
+    #[arg(long)]
+    pub(crate) remote: bool,
+}
+
+impl Context {
+    /// Finds an image in the store, else at the remote place that its name means.
+    pub(crate) async fn view(&self, typed: &str, place: &WhereArgs, registry: &RegistryArgs) -> Result<View> {
+        if !place.remote {
+            match self.local_view(typed).await {
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound
+                        && !place.local
+                        && !typed.starts_with("store:") => {}
+                found => return found,
+            }
+        }
+        let (resolver, rest) = self.resolver(typed, registry)?;
+        let Resolved { name, descriptor, .. } = resolver.resolve(&rest).await?;
+        let fetcher = resolver.fetcher(&name).await?;
+        let provider = Arc::new(LazyProvider::new(fetcher, self.catalogue.clone()));
+        Ok(View { name, target: descriptor, provider, image: None })
+    }
+
+    async fn local_view(&self, typed: &str) -> Result<View> {
+        let image = self.image(typed).await?;
+        let provider = self.provider().await?;
+        Ok(View { name: image.name.clone(), target: image.target.clone(), provider, image: Some(image) })
+    }
+}

@@ -1,0 +1,12 @@
+//! The program `wharf` as a library.
+#![doc = include_str!("../README.md")]
+
+mod args;
+mod command;
+mod context;
+mod exit;
+mod output;
+mod progress;
+mod runner;
+
+pub use runner::Runner;

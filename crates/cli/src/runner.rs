@@ -1,0 +1,160 @@
+//! Running the program: arguments, logging, the async runtime, interruption.
+
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind as ClapKind};
+use tracing_subscriber::EnvFilter;
+use wharf_content::{Catalogue, Error, Result};
+
+use crate::{
+    args::{Cli, Color, Format, Global},
+    command,
+    context::Context,
+    exit::{self, Code},
+};
+
+/// Runs `wharf` with a catalogue of the builder's choice.
+///
+/// A program with plugins of its own names them and runs:
+///
+/// ```no_run
+/// // use my_plugin as _;
+/// fn main() -> std::process::ExitCode {
+///     wharf::Runner::new().run()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Runner {
+    catalogue: Catalogue,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Runner {
+    /// Uses everything that is linked into the program.
+    pub fn new() -> Self {
+        Self { catalogue: Catalogue::linked().clone() }
+    }
+
+    /// Uses this catalogue instead.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// Runs the command that the process was started with, and gives its exit code.
+    pub fn run(self) -> ExitCode {
+        self.run_with(std::env::args_os())
+    }
+
+    /// Runs the command of these arguments, the first of which is the program's name.
+    pub fn run_with(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let cli = match parse(&arguments) {
+            Ok(cli) => cli,
+            Err(error) => return usage(&error),
+        };
+        let format = cli.global.format;
+        log(&cli.global);
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return exit::report(&Error::io("cannot start", error), format).into(),
+        };
+        let context = Context::new(cli.global, self.catalogue);
+        let ends_by_itself = cli.command.ends_when_signalled();
+        let work = command::run(cli.command, &context);
+        let outcome = runtime
+            .block_on(async { if ends_by_itself { Ok(work.await) } else { interruptible(work).await } });
+        // Blocking threads that still write are waited for no longer: their ingests are resumed by the next run.
+        runtime.shutdown_background();
+        match outcome {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => exit::report(&error, format).into(),
+            Err(Interrupted) => interrupted(format),
+        }
+    }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let colour = arguments.iter().any(|argument| argument == "--color=never");
+    let mut command = Cli::command();
+    if colour {
+        command = command.color(clap::ColorChoice::Never);
+    }
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Help and version go to standard output and are a success; anything else is a mistake of usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked = matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion);
+    // Whether it could be printed makes no difference to the exit code.
+    drop(error.print());
+    if asked { ExitCode::SUCCESS } else { Code::Usage.into() }
+}
+
+fn log(global: &Global) {
+    let level = match global.verbose {
+        0 => "warn",
+        1 => {
+            "wharf=debug,wharf_content=debug,wharf_images=debug,wharf_remotes=debug,wharf_archive=debug,warn"
+        }
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(use_colour(global.color))
+        .without_time()
+        .init();
+}
+
+fn use_colour(colour: Color) -> bool {
+    match colour {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    }
+}
+
+struct Interrupted;
+
+/// Runs until the work is done or the user interrupts. Dropping the work keeps what can be resumed.
+async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    tokio::select! {
+        outcome = work => Ok(outcome),
+        () = signalled() => Err(Interrupted),
+    }
+}
+
+/// Ends at the first SIGINT or SIGTERM.
+pub(crate) async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn interrupted(format: Format) -> ExitCode {
+    let error = Error::new(
+        wharf_content::ErrorKind::Aborted,
+        "interrupted; what was fetched is kept, and the same command goes on there",
+    );
+    exit::report(&error, format);
+    Code::Interrupted.into()
+}

@@ -1,0 +1,333 @@
+//! The program as a user runs it: what it prints where, and how it exits.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry, image::noise};
+
+/// A directory of its own, and the program that works in it.
+struct Wharf {
+    dir: tempfile::TempDir,
+}
+
+impl Wharf {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temporary directory") }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.env("WHARF_ROOT", self.dir.path().join("store")).env_remove("WHARF_LOG").args(arguments);
+        command
+    }
+
+    /// Runs on another thread, so that a registry in this process can answer.
+    async fn run(&self, arguments: &[&str]) -> Done {
+        let mut command = self.command(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        Done(output.expect("the program runs"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+}
+
+struct Done(Output);
+
+impl Done {
+    fn code(&self) -> i32 {
+        self.0.status.code().expect("it exits by itself")
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    #[track_caller]
+    fn succeeded(self) -> String {
+        assert_eq!(self.code(), 0, "{}", self.err());
+        self.out()
+    }
+
+    #[track_caller]
+    fn failed(self, code: i32) -> String {
+        assert_eq!(self.code(), code, "{}", self.err());
+        assert_eq!(self.out(), "", "standard output is for data");
+        self.err()
+    }
+}
+
+fn image() -> ImageFixture {
+    ["linux/amd64", "linux/arm64", "linux/s390x"].into_iter().fold(ImageFixture::new(), |image, platform| {
+        image.with(platform, vec![Layer::noise("data", 5_000, 1), Layer::of("platform", platform)])
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_corridor() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let wharf = Wharf::new();
+
+    let pulled = wharf.run(&["pull", "--platform", "linux/amd64,linux/s390x", &name]).await;
+    assert_eq!(pulled.err(), "", "silent where there is no terminal");
+    let printed = pulled.succeeded();
+    let digest = printed.trim().strip_prefix(&format!("{name}@")).expect("REF@DIGEST").to_owned();
+    assert_eq!(
+        wharf.run(&["pull", "-q", "--platform", "linux/amd64", &name]).await.succeeded(),
+        format!("{digest}\n")
+    );
+
+    let listed = wharf.run(&["images", "ls"]).await.succeeded();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].starts_with("REF ") && lines[0].contains("PLATFORMS"), "{listed}");
+    assert!(lines[1].contains(&digest) && lines[1].contains("linux/amd64,linux/s390x"), "{listed}");
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded(), format!("{name}\n"));
+    let rows: Value =
+        serde_json::from_str(&wharf.run(&["images", "ls", "--format", "json"]).await.succeeded())
+            .expect("JSON");
+    assert_eq!(rows[0]["target"]["digest"], digest.as_str());
+    assert_eq!(rows[0]["platforms"], serde_json::json!(["linux/amd64", "linux/s390x"]));
+    assert_eq!(wharf.run(&["ls", "name~=nothing", "-q"]).await.succeeded(), "");
+
+    let index = wharf.run(&["manifest", &name]).await.succeeded();
+    assert_eq!(digest_of(index.as_bytes()), digest);
+    let config: Value =
+        serde_json::from_str(&wharf.run(&["config", "--platform", "linux/s390x", &name]).await.succeeded())
+            .expect("JSON");
+    assert_eq!(config["architecture"], "s390x");
+
+    let tree = wharf.run(&["tree", &name]).await.succeeded();
+    assert_eq!(tree.lines().count(), 2 + 3 + 3 * 2, "{tree}");
+    assert!(tree.contains("linux/arm64") && tree.contains("(not in the store)"), "{tree}");
+
+    let page: Value = serde_json::from_str(
+        &wharf.run(&["inspect", "--platform", "linux/amd64", &name, "--format", "json"]).await.succeeded(),
+    )
+    .expect("JSON");
+    assert_eq!(page["digest"], digest.as_str());
+    assert_eq!(page["source"], "store");
+    assert_eq!(page["manifest"]["layers"].as_array().map(Vec::len), Some(2));
+
+    assert_eq!(wharf.run(&["images", "rm", &name]).await.succeeded(), format!("{name}\n"));
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded(), "");
+    let missing = wharf.run(&["images", "rm", &name]).await.failed(2);
+    assert!(missing.starts_with("error[not found]: ") && missing.contains(&name), "{missing}");
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    wharf_content::Digest::sha256(bytes).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_the_store_is_looked_at_remotely() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let wharf = Wharf::new();
+    let page = wharf.run(&["inspect", "--platform", "linux/arm64", &name]).await.succeeded();
+    assert!(page.contains("remote") && page.contains("linux/arm64") && page.contains("Layer 2:"), "{page}");
+    let fetched: u64 = registry.take_log().iter().map(|record| record.bytes).sum();
+    assert!(fetched < 5_000, "no layer was fetched");
+    assert!(wharf.run(&["tree", &name]).await.succeeded().contains("linux/s390x"));
+    wharf.run(&["inspect", "--local", &name]).await.failed(2);
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_to_files_and_pipes_are_the_same_bytes() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let (one, two) = (wharf.path("one.tar"), wharf.path("two.tar"));
+    assert_eq!(
+        wharf.run(&["export", "--all-platforms", &name, "-o", &one]).await.succeeded(),
+        format!("{one}\n")
+    );
+    wharf.run(&["export", &name, "--all-platforms", "-o", &two]).await.succeeded();
+    let bytes = std::fs::read(&one).expect("reads");
+    assert_eq!(bytes, std::fs::read(&two).expect("reads"));
+    let piped = wharf.run(&["export", "--all-platforms", &name]).await;
+    assert_eq!(piped.code(), 0, "{}", piped.err());
+    assert_eq!(piped.0.stdout, bytes);
+
+    wharf.run(&["export", "nothing", "-o", &wharf.path("no.tar")]).await.failed(2);
+    assert!(!Path::new(&wharf.path("no.tar")).exists());
+    wharf.run(&["export", &name, "-o", &wharf.path("missing/x.tar")]).await.failed(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_and_hints() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let unknown_tag = registry.reference("a/b:nothing");
+    let wharf = Wharf::new();
+    let private = FakeServer::start(|_| Reply::new(401, &[("WWW-Authenticate", "Basic realm=x")], "")).await;
+    let private = format!("{}/a:1", private.address());
+    let file = wharf.path("file");
+    std::fs::write(&file, "x").expect("writes");
+    for (arguments, code, said) in [
+        (vec!["pull", &*unknown_tag], 2, "404"),
+        (vec!["pull", &name, "--platform", "linux/riscv64"], 2, "linux/s390x"),
+        (vec!["pull", &name, "--platform", "nonsense/x/y/z"], 3, "nonsense"),
+        (vec!["pull", "a/B:1"], 3, "a/B"),
+        (vec!["pull", "oci:/tmp/x"], 3, "docker://"),
+        (vec!["pull", "https://example.com/a"], 3, "https"),
+        (vec!["pull"], 3, "REF"),
+        (vec!["pull", "--label", "novalue", &name], 3, "KEY=VALUE"),
+        (vec!["nonsense"], 3, "nonsense"),
+        (vec!["pull", "127.0.0.1:1/a:1", "--retry-times", "0"], 6, "127.0.0.1:1"),
+        (vec!["pull", &name, "--root", &file], 8, &file),
+        (vec!["images", "ls", "name=="], 3, "position"),
+        (vec!["serve", "--addr", "0.0.0.0:0"], 3, "--allow-public"),
+    ] {
+        let done = wharf.run(&arguments).await;
+        let error = done.failed(code);
+        assert!(error.contains(said), "{arguments:?}: {error}");
+        if code != 3 {
+            assert!(error.contains("\nhint: ") || code == 8, "{arguments:?}: {error}");
+        }
+    }
+    let denied = wharf.run(&["pull", &private, "--retry-times", "0"]).await;
+    assert!(matches!(denied.code(), 4 | 6), "{}", denied.err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_as_json() {
+    let wharf = Wharf::new();
+    let error = wharf.run(&["manifest", "--local", "nothing", "--format", "json"]).await.failed(2);
+    let error: Value = serde_json::from_str(&error).expect("JSON");
+    assert_eq!(error["error"]["kind"], "not found");
+    assert_eq!(error["error"]["exit"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_says_does_not_steer_the_terminal() {
+    let server = FakeServer::start(|request| {
+        let body = "{\"errors\":[{\"code\":\"X\",\"message\":\"\\u001b]52;c;x\\u0007\\u202e\"}]}";
+        if request.method == "HEAD" { Reply::new(403, &[], "") } else { Reply::new(403, &[], body) }
+    })
+    .await;
+    let wharf = Wharf::new();
+    let error = wharf.run(&["pull", &format!("{}/a:1", server.address())]).await.failed(4);
+    assert!(
+        !error.contains('\x1b') && !error.contains('\u{202e}') && error.contains("\\u{1b}]52"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_is_private_and_plain_progress_goes_to_standard_error() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let wharf = Wharf::new();
+    let done = wharf.run(&["pull", "--progress", "plain", "--platform", "linux/amd64", &name]).await;
+    for word in ["resolving", "resolved", "fetching", "done", "received"] {
+        assert!(done.err().contains(word), "{word}: {}", done.err());
+    }
+    done.succeeded();
+    let json = wharf.run(&["pull", "--progress", "json", "--platform", "linux/amd64", &name]).await;
+    let events: Vec<Value> =
+        json.err().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(events.iter().any(|event| event["event"] == "exists"), "{events:?}");
+    let mode = |name: &str| {
+        std::fs::metadata(wharf.dir.path().join("store").join(name)).expect("exists").permissions().mode()
+            & 0o777
+    };
+    assert_eq!((mode(""), mode("metadata.db")), (0o700, 0o600));
+}
+
+/// A registry whose layer trickles, so that there is time to interrupt.
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_in_the_middle_and_resumed() {
+    let registry = TestRegistry::start().await;
+    let fixture = ImageFixture::new().with("linux/amd64", vec![Layer::of("data", noise(64 << 20, 5))]);
+    let name = registry.put("big:1", &fixture).await.expect("puts");
+    let wharf = Wharf::new();
+    let mut child = wharf
+        .command(&["pull", "--progress", "json", &name])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let ingest = wharf.dir.path().join("store/ingest");
+    let begun = Instant::now();
+    while partial(&ingest) == 0 && begun.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+    assert!(killed.success());
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("waits");
+    // A machine that is very fast may have been done already.
+    if status.code() == Some(0) {
+        return;
+    }
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded(), "", "nothing is half recorded");
+    let kept = partial(&ingest);
+    registry.take_log();
+    wharf.run(&["pull", &name]).await.succeeded();
+    let ranges: Vec<String> = registry.take_log().into_iter().filter_map(|record| record.range).collect();
+    assert_eq!(ranges, [format!("bytes={kept}-")], "it goes on where it was");
+}
+
+/// The bytes of ingests that are not finished.
+fn partial(ingest: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(ingest) else { return 0 };
+    let sizes = entries.flatten().filter_map(|entry| entry.path().join("data").metadata().ok());
+    sizes.map(|metadata| metadata.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serving_and_stopping() {
+    use std::io::{BufRead, BufReader};
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &image()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let mut child =
+        wharf.command(&["serve", "--addr", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+    let address = line.trim().strip_prefix("http://").expect("a URL").to_owned();
+
+    let neighbour = Wharf::new();
+    let pulled = neighbour.run(&["pull", "--all-platforms", &format!("{address}/a/b:1")]).await.succeeded();
+    let here = wharf.run(&["images", "ls", "--format", "json"]).await.succeeded();
+    let here: Value = serde_json::from_str(&here).expect("JSON");
+    assert!(pulled.trim().ends_with(here[0]["target"]["digest"].as_str().expect("a digest")), "{pulled}");
+
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("waits");
+    assert_eq!(status.code(), Some(0), "stopping is what was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_and_version() {
+    let wharf = Wharf::new();
+    let entries = wharf.run(&["plugins", "--format", "json"]).await.succeeded();
+    let entries: Value = serde_json::from_str(&entries).expect("JSON");
+    let mut points: Vec<&str> =
+        entries.as_array().expect("an array").iter().filter_map(|entry| entry["point"].as_str()).collect();
+    points.dedup();
+    assert_eq!(points, ["archive format", "manifest decoder", "store factory", "transport"]);
+    let table = wharf.run(&["plugins"]).await.succeeded();
+    for part in ["wharf_images::builtin", "application/vnd.oci.image.index.v1+json", "docker", "oci-archive"]
+    {
+        assert!(table.contains(part), "{part}");
+    }
+    assert_eq!(wharf.run(&["version"]).await.succeeded(), format!("wharf {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(!wharf.dir.path().join("store").exists(), "neither makes a store");
+}

@@ -1,0 +1,134 @@
+//! A server that answers whatever a test tells it to, byte for byte.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
+
+/// A request as the server saw it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The first line and the headers.
+    pub head: String,
+    /// The method.
+    pub method: String,
+    /// The path with its query.
+    pub path: String,
+}
+
+impl Request {
+    fn parse(head: String) -> Self {
+        let mut words = head.split(' ');
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        Self { method: method.to_owned(), path: path.to_owned(), head }
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// An answer, written as it is; then the connection is closed.
+#[derive(Clone, Debug)]
+pub struct Reply(Vec<u8>);
+
+impl Reply {
+    /// Bytes of the test's own, head and all.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// A status with headers and a body, whose length is announced unless the headers do it.
+    pub fn new(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let mut head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let announced = headers.iter().any(|(name, _)| {
+            name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
+        });
+        if !announced {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        Self(bytes)
+    }
+}
+
+/// The server. It ends when this is dropped.
+#[derive(Debug)]
+pub struct FakeServer {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    task: JoinHandle<()>,
+}
+
+impl FakeServer {
+    /// Listens on a free loopback port and answers each request by `answer`.
+    ///
+    /// # Panics
+    /// When there is no loopback.
+    pub async fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let address = listener.local_addr().expect("bound");
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                tokio::spawn(async move { answer_one(stream, &log, answer.as_ref()).await });
+            }
+        });
+        Self { address, requests, task }
+    }
+
+    /// The address as it stands in a reference.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads one request, answers it and closes the connection.
+async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    log: &Mutex<Vec<Request>>,
+    answer: &(dyn Fn(&Request) -> Reply + Send + Sync),
+) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let request = Request::parse(String::from_utf8_lossy(&head).into_owned());
+    log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+    let Reply(bytes) = answer(&request);
+    // The client may have seen enough before the end.
+    drop(stream.write_all(&bytes).await);
+    drop(stream.shutdown().await);
+}

@@ -1,0 +1,11 @@
+//! What wharf's tests and demo stand on: images made in code, a registry in this process, and a server that misbehaves.
+//!
+//! Nothing here is published.
+
+pub mod fake;
+pub mod image;
+pub mod registry;
+
+pub use fake::{FakeServer, Reply, Request};
+pub use image::{ImageFixture, Layer};
+pub use registry::TestRegistry;

@@ -1,0 +1,138 @@
+//! HTTPS: who is trusted, and what is said when somebody is not.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpListener;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+};
+use wharf_content::{Error, MemoryStore, Result, Store};
+use wharf_images::{Image, ImageStore, MemoryImages, Selection};
+use wharf_remotes::{
+    PullOptions, RemoteError, pull,
+    registry::{RegistryResolver, RegistrySettings},
+    server::Registry,
+};
+use wharf_tests::{ImageFixture, Layer, TestRegistry};
+
+/// wharf's registry behind TLS, with a certificate of an authority of its own.
+struct TlsRegistry {
+    name: String,
+    ca_file: PathBuf,
+    _dir: tempfile::TempDir,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for TlsRegistry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl TlsRegistry {
+    async fn start() -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).expect("valid");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signs");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(["127.0.0.1".to_owned()])
+            .expect("valid")
+            .signed_by(&key, &authority)
+            .expect("signs");
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let ca_file = dir.path().join("ca.pem");
+        std::fs::write(&ca_file, authority.pem()).expect("writes");
+
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate and its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+
+        let (store, images) = (Arc::new(MemoryStore::new()), Arc::new(MemoryImages::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let address = listener.local_addr().expect("bound");
+        let name = format!("{address}/a/b:1");
+        let layer = Layer::noise("data", 100_000, 3);
+        let image = ImageFixture::new().with("linux/amd64", vec![layer]);
+        image.record(store.as_ref(), images.as_ref(), &name).await.expect("puts");
+        let registry = Registry::new(store, images);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, registry) = (acceptor.clone(), registry.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        registry.serve_connection(stream).await;
+                    }
+                });
+            }
+        });
+        Self { name, ca_file, _dir: dir, task }
+    }
+
+    async fn pull(&self, settings: RegistrySettings) -> Result<Image> {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let images: &dyn ImageStore = &MemoryImages::new();
+        // Loopback would be spoken to in plain HTTP.
+        let resolver = RegistryResolver::new(settings.with_retries(2, Duration::from_millis(1)).with_https());
+        let options = PullOptions::new().with_selection(Selection::all());
+        pull(store, images, &resolver, &self.name, options).await
+    }
+}
+
+fn is_tls(error: &Error) -> bool {
+    RemoteError::of(error).is_some_and(|error| error.is_tls)
+}
+
+#[tokio::test]
+async fn a_certificate_is_trusted_by_its_authority_or_not_at_all() {
+    let registry = TlsRegistry::start().await;
+    registry.pull(RegistrySettings::new().with_ca_file(&registry.ca_file)).await.expect("trusted");
+    registry.pull(RegistrySettings::new().with_skip_verify()).await.expect("not looked at");
+    let error = registry.pull(RegistrySettings::new()).await.expect_err("unknown authority");
+    assert!(is_tls(&error), "{}", error.report());
+    assert_eq!(RemoteError::of(&error).map(|error| error.attempts), Some(1), "another try would not help");
+
+    let other = TlsRegistry::start().await;
+    let error =
+        registry.pull(RegistrySettings::new().with_ca_file(&other.ca_file)).await.expect_err("another's");
+    assert!(is_tls(&error), "{}", error.report());
+}
+
+#[tokio::test]
+async fn a_ca_file_that_is_none_is_named() {
+    let registry = TlsRegistry::start().await;
+    let missing = registry.ca_file.with_file_name("missing.pem");
+    let empty = registry.ca_file.with_file_name("empty.pem");
+    std::fs::write(&empty, "no certificate").expect("writes");
+    for path in [missing, empty] {
+        let error = registry.pull(RegistrySettings::new().with_ca_file(&path)).await.expect_err("unusable");
+        assert!(error.report().contains(&path.display().to_string()), "{}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn the_wrong_scheme_is_told_either_way() {
+    let plain = TestRegistry::start().await;
+    let resolver =
+        RegistryResolver::new(RegistrySettings::new().with_retries(0, Duration::ZERO).with_https());
+    let name = format!("{}/a:1", plain.address());
+    let resolved = wharf_images::transport::Resolver::resolve(&resolver, &name).await;
+    assert!(is_tls(&resolved.expect_err("no TLS there")));
+
+    let registry = TlsRegistry::start().await;
+    let resolver =
+        RegistryResolver::new(RegistrySettings::new().with_retries(0, Duration::ZERO).with_plain_http());
+    let resolved = wharf_images::transport::Resolver::resolve(&resolver, &registry.name).await;
+    assert!(RemoteError::of(&resolved.expect_err("no plain HTTP there")).is_some());
+}
