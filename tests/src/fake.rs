@@ -40,12 +40,15 @@ impl Request {
 
 /// An answer, written as it is; then the connection is closed.
 #[derive(Clone, Debug)]
-pub struct Reply(Vec<u8>);
+pub struct Reply {
+    bytes: Vec<u8>,
+    stalls: bool,
+}
 
 impl Reply {
     /// Bytes of the test's own, head and all.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
+        Self { bytes: bytes.into(), stalls: false }
     }
 
     /// A status with headers and a body, whose length is announced unless the headers do it.
@@ -64,7 +67,14 @@ impl Reply {
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
-        Self(bytes)
+        Self::raw(bytes)
+    }
+
+    /// Keeps the connection open after the last byte, and silent, until the server ends.
+    #[must_use]
+    pub fn stalling(mut self) -> Self {
+        self.stalls = true;
+        self
     }
 }
 
@@ -127,8 +137,12 @@ async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let request = Request::parse(String::from_utf8_lossy(&head).into_owned());
     log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-    let Reply(bytes) = answer(&request);
+    let Reply { bytes, stalls } = answer(&request);
     // The client may have seen enough before the end.
     drop(stream.write_all(&bytes).await);
+    if stalls {
+        drop(stream.flush().await);
+        std::future::pending::<()>().await;
+    }
     drop(stream.shutdown().await);
 }

@@ -68,6 +68,19 @@ impl TestRegistry {
         self.store.as_ref()
     }
 
+    /// The store that is served, to keep.
+    pub fn shared_store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// The record of an image.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn image(&self, name: &str) -> Result<Image> {
+        self.images.get(name).await
+    }
+
     /// Puts an image under a repository and tag, and gives its reference.
     ///
     /// # Errors
