@@ -1,3 +1,4 @@
+//! What an OCI platform is, and which one fits best.
 #![doc = include_str!("../README.md")]
 
 mod any;
