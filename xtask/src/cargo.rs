@@ -1,0 +1,115 @@
+//! What cargo knows and does: where things are, and the tasks that are little more than a call of it.
+
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
+
+use crate::failure::{Context, Result};
+use crate::process::Tool;
+
+/// The workspace and the directory its builds go to.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// Where the workspace's Cargo.toml is.
+    pub(crate) root: PathBuf,
+    /// Where cargo puts what it builds; `CARGO_TARGET_DIR` and configuration are honoured.
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    pub(crate) fn find() -> Result<Self> {
+        let metadata = metadata_command().no_deps().exec().context("cargo metadata")?;
+        Ok(Self {
+            root: metadata.workspace_root.into_std_path_buf(),
+            target: metadata.target_directory.into_std_path_buf(),
+        })
+    }
+
+    /// A call of the cargo that runs us, in the workspace.
+    pub(crate) fn cargo(&self) -> Tool {
+        cargo(&self.root)
+    }
+
+    /// Builds the program and says where it is. `profile` is `debug` or `release`.
+    pub(crate) fn build_wharf(&self, profile: Profile) -> Result<PathBuf> {
+        let build = self.cargo().args(["build", "--locked", "--package", "wharf"]);
+        match profile {
+            Profile::Debug => build.pass_through()?,
+            Profile::Release => build.arg("--release").pass_through()?,
+        }
+        Ok(self.target.join(profile.directory()).join("wharf"))
+    }
+
+    /// The program to look at: the one given, else a release build.
+    pub(crate) fn wharf(&self, given: Option<&Path>) -> Result<PathBuf> {
+        match given {
+            Some(path) => path.canonicalize().context(path.display()),
+            None => self.build_wharf(Profile::Release),
+        }
+    }
+}
+
+/// How the program is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// Quickly.
+    Debug,
+    /// As it is shipped.
+    Release,
+}
+
+impl Profile {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// The resolved dependency graph with all features; fails when Cargo.lock is not in step.
+pub(crate) fn metadata() -> Result<Metadata> {
+    metadata_command()
+        .features(CargoOpt::AllFeatures)
+        .other_options(vec!["--locked".to_owned()])
+        .exec()
+        .context("cargo metadata --locked")
+}
+
+/// `cargo xtask test`: every test that needs no system package.
+pub(crate) fn test() -> Result<()> {
+    let workspace = Workspace::find()?;
+    workspace.cargo().args(["test", "--workspace", "--all-features", "--locked"]).pass_through()
+}
+
+/// `cargo xtask demo`: the program at work.
+pub(crate) fn demo() -> Result<()> {
+    let workspace = Workspace::find()?;
+    let wharf = workspace.build_wharf(Profile::Debug)?;
+    let run = ["run", "--quiet", "--locked", "--package", "wharf-tests", "--bin", "demo", "--"];
+    workspace.cargo().args(run).arg(wharf).pass_through()
+}
+
+fn metadata_command() -> MetadataCommand {
+    let mut command = MetadataCommand::new();
+    command.manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    command
+}
+
+fn cargo(root: &Path) -> Tool {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    Tool::new(program).dir(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workspace_is_found_from_here() {
+        let workspace = Workspace::find().unwrap();
+        assert!(workspace.root.join("xtask/Cargo.toml").exists());
+        assert!(workspace.target.is_absolute());
+    }
+}

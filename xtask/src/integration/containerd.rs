@@ -1,0 +1,105 @@
+//! containerd with everything of its own in a temporary directory, for its importer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::failure::{Context, Result, ensure};
+use crate::process::{Daemon, Tool};
+
+/// How long containerd has for answering.
+const READY: Duration = Duration::from_secs(30);
+
+/// The namespace that images are imported into.
+const NAMESPACE: &str = "wharf";
+
+/// A running containerd.
+#[derive(Debug)]
+pub(super) struct Containerd {
+    socket: PathBuf,
+    _daemon: Daemon,
+}
+
+impl Containerd {
+    /// Starts one whose files are all in `directory`.
+    pub(super) fn start(directory: &Path) -> Result<Self> {
+        let socket = directory.join("c.sock");
+        // The kernel's limit for the path of a socket; containerd adds `.ttrpc`.
+        ensure(socket.as_os_str().len() < 100, || format!("{} is too long", socket.display()))?;
+        let file = directory.join("containerd.toml");
+        fs::write(&file, configuration(directory)).context(file.display())?;
+        let mut daemon =
+            Daemon::start("containerd", Tool::new("containerd").arg("--config").arg(&file), directory)?;
+        let answers = |_: &Daemon| {
+            let answer = ctr(&socket).arg("version").limit(Duration::from_secs(5)).run();
+            answer.is_ok_and(|answer| answer.code == 0).then_some(())
+        };
+        daemon.ready(READY, answers)?;
+        Ok(Self { socket, _daemon: daemon })
+    }
+
+    /// Imports an archive, as ctr's `options` say, and unpacks this host's platform of it.
+    pub(super) fn import(&self, archive: &Path, options: &[&str]) -> Result<()> {
+        let tool = self.ctr().args(["images", "import", "--snapshotter", "native"]).args(options);
+        tool.arg(archive).success().map(drop)
+    }
+
+    /// The images that are there: name, media type and digest.
+    pub(super) fn images(&self) -> Result<Vec<[String; 3]>> {
+        Ok(images(&self.ctr().args(["images", "ls"]).text()?))
+    }
+
+    fn ctr(&self) -> Tool {
+        ctr(&self.socket).args(["--namespace", NAMESPACE])
+    }
+}
+
+fn ctr(socket: &Path) -> Tool {
+    Tool::new("ctr").arg("--address").arg(socket)
+}
+
+/// Reads ctr's table; its first line is the head.
+fn images(table: &str) -> Vec<[String; 3]> {
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().map(str::to_owned));
+    rows.filter_map(|mut fields| Some([fields.next()?, fields.next()?, fields.next()?])).collect()
+}
+
+/// Nothing but what an import takes: no CRI, no snapshotter that wants a file system of its own.
+fn configuration(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "version = 2\n\
+         root = \"{directory}/root\"\n\
+         state = \"{directory}/state\"\n\
+         disabled_plugins = [\n  \
+           \"io.containerd.grpc.v1.cri\",\n  \
+           \"io.containerd.internal.v1.opt\",\n  \
+           \"io.containerd.snapshotter.v1.aufs\",\n  \
+           \"io.containerd.snapshotter.v1.btrfs\",\n  \
+           \"io.containerd.snapshotter.v1.devmapper\",\n  \
+           \"io.containerd.snapshotter.v1.zfs\",\n\
+         ]\n\
+         [grpc]\n  address = \"{directory}/c.sock\"\n\
+         [debug]\n  level = \"warn\"\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_read() {
+        let table = "REF TYPE DIGEST SIZE PLATFORMS LABELS\na:1 t/x sha256:00 1 KiB linux/amd64 -\n";
+        assert_eq!(images(table), [["a:1", "t/x", "sha256:00"].map(str::to_owned)]);
+        assert!(images("REF TYPE DIGEST SIZE PLATFORMS LABELS\n").is_empty());
+    }
+
+    #[test]
+    fn everything_is_in_the_directory() {
+        let text = configuration(Path::new("/d"));
+        for line in ["root = \"/d/root\"", "state = \"/d/state\"", "address = \"/d/c.sock\""] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

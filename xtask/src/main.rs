@@ -1,0 +1,95 @@
+//! `cargo xtask`: everything a developer of wharf runs. This file reads the command line and dispatches.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what these commands have to say goes to the terminal of the developer who runs them"
+)]
+
+mod bench;
+mod cargo;
+mod failure;
+mod integration;
+mod process;
+mod programs;
+mod random;
+mod registry;
+mod scratch;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Everything a developer of wharf runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs every test that needs no system package.
+    Test,
+    /// Builds wharf and shows it at work on a registry of its own.
+    Demo,
+    /// Checks the rules of the workspace: layers, dependencies, files, licences, packages.
+    Tidy,
+    /// Checks wharf against docker-registry, skopeo, umoci and containerd.
+    Integration {
+        /// Leaves the temporary directory of the run where it is, and names it.
+        #[arg(long)]
+        keep: bool,
+        /// Runs only the steps whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Installs nothing; fails if something is missing.
+        #[arg(long)]
+        skip_install: bool,
+        /// Checks this program instead of building one.
+        #[arg(long, value_name = "FILE")]
+        wharf: Option<PathBuf>,
+    },
+    /// Compares wharf with other programs on the same machine.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Pulls 365 MB in five layers from a registry on loopback: wharf, curl and skopeo in turn.
+    Pull {
+        /// How often each program runs; the medians are compared.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Measures this program instead of building one.
+        #[arg(long, value_name = "FILE")]
+        wharf: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Task::Test => cargo::test(),
+        Task::Demo => cargo::demo(),
+        Task::Tidy => tidy::run(),
+        Task::Integration { keep, only, skip_install, wharf } => {
+            integration::run(&integration::Options { keep, only, skip_install, wharf })
+        }
+        Task::Bench { what: Bench::Pull { rounds, wharf } } => bench::pull(rounds, wharf.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::Because(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
