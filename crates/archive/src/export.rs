@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{fs::File, io::AsyncWriteExt, task};
-use wharf_content::{Error, Provider, Result, ResultExt};
+use tokio::{fs::File, io::AsyncWriteExt};
+use wharf_content::{Error, Provider, Result, ResultExt, blocking};
 use wharf_images::Image;
 
 use crate::{
@@ -63,13 +63,13 @@ pub async fn export_to_file(
     let path: Arc<Path> = path.into().into();
     let cannot = || format!("cannot write the archive {}", path.display());
     let opening = Arc::clone(&path);
-    match blocking(move || Destination::open(&opening)).await? {
+    match blocking::run(move || Destination::open(&opening)).await? {
         Destination::Direct(file) => export(provider, images, options, &mut File::from_std(file)).await,
         Destination::Pending(mut pending) => {
             let mut file = File::from_std(pending.file().try_clone().context(cannot)?);
             let exported = export(provider, images, options, &mut file).await?;
             drop(file);
-            blocking(move || Ok(pending.publish())).await?.context(cannot)?;
+            blocking::run(move || Ok(pending.publish())).await?.context(cannot)?;
             Ok(exported)
         }
     }
@@ -84,12 +84,4 @@ fn format(options: &ExportOptions) -> Result<Arc<dyn ArchiveFormat>> {
             options.catalogue.keys::<ArchiveFormats>().join(", ")
         ))
     })
-}
-
-/// Runs `work` on a blocking thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::internal("a blocking task ended early").with_source(error)),
-    }
 }

@@ -11,12 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use wharf_content::{Descriptor, Error, ErrorKind, Provider, Result};
-use wharf_images::{
-    Children, Flow, Handler, Image, Kind, decode,
-    decode::kind,
-    image::{self, Manifest},
-    media_types, walk,
-};
+use wharf_images::{Children, Flow, Handler, Image, image, media_types, walk};
 
 use crate::options::ExportOptions;
 
@@ -45,7 +40,8 @@ impl Parts {
         children: &Arc<Children>,
         options: &ExportOptions,
     ) -> Result<Self> {
-        refuse_other_platform(provider.as_ref(), image, options).await?;
+        let (selection, catalogue) = (&options.selection, &options.catalogue);
+        image::check_platform(provider.as_ref(), &image.target, selection, catalogue).await?;
         let finder = Finder {
             provider: Arc::clone(provider),
             children: Arc::clone(children),
@@ -55,33 +51,6 @@ impl Parts {
         walk(&finder, std::slice::from_ref(&image.target), options.limits).await?;
         let parts = mem::take(&mut *finder.parts());
         Ok(parts)
-    }
-}
-
-/// An image that is no index has one platform, which only its config tells.
-async fn refuse_other_platform(
-    provider: &dyn Provider,
-    image: &Image,
-    options: &ExportOptions,
-) -> Result<()> {
-    let (target, catalogue) = (&image.target, &options.catalogue);
-    if !options.selection.is_explicit() || kind(&target.media_type, catalogue)? != Some(Kind::Manifest) {
-        return Ok(());
-    }
-    let platform = async {
-        let Some(decoded) = decode(provider, target, catalogue).await? else { return Ok(None) };
-        image::config_platform(provider, &Manifest::new(target.clone(), decoded)).await
-    };
-    match platform.await {
-        Ok(Some(platform)) if !options.selection.matches(&platform) => Err(Error::not_found(format!(
-            "no match for platform {} in {}; the image has {}",
-            options.selection.names(),
-            target.digest,
-            wharf_platforms::format_all(&platform)
-        ))),
-        // What is missing is told with everything else that is.
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

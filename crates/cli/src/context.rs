@@ -4,7 +4,9 @@ use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::sync::OnceCell;
-use wharf_content::{Catalogue, Descriptor, Error, ErrorKind, Provider, Result, Store, url::open_store};
+use wharf_content::{
+    Catalogue, Descriptor, Error, ErrorKind, MemoryStore, Provider, Result, Store, url::open_store,
+};
 use wharf_images::{
     Image, ImageStore, Reference, Selection, image_store,
     reference::split_transport,
@@ -166,33 +168,39 @@ pub(crate) struct View {
     pub(crate) image: Option<Image>,
 }
 
-/// Where a command looks for an image.
-#[derive(Debug, Default, Args)]
-pub(crate) struct WhereArgs {
+/// An image to look at, and where to look for it.
+#[derive(Debug, Args)]
+pub(crate) struct LookArgs {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
     /// Look in the store only
     #[arg(long, conflicts_with = "remote")]
-    pub(crate) local: bool,
+    local: bool,
     /// Look at the registry even if the image is in the store
     #[arg(long)]
-    pub(crate) remote: bool,
+    remote: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 impl Context {
     /// Finds an image in the store, else at the remote place that its name means.
-    pub(crate) async fn view(&self, typed: &str, place: &WhereArgs, registry: &RegistryArgs) -> Result<View> {
-        if !place.remote {
+    pub(crate) async fn view(&self, look: &LookArgs) -> Result<View> {
+        let typed = look.reference.as_str();
+        if !look.remote {
             match self.local_view(typed).await {
                 Err(error)
-                    if error.kind() == ErrorKind::NotFound
-                        && !place.local
-                        && !typed.starts_with("store:") => {}
+                    if error.kind() == ErrorKind::NotFound && !look.local && !typed.starts_with("store:") => {
+                }
                 found => return found,
             }
         }
-        let (resolver, rest) = self.resolver(typed, registry)?;
+        let (resolver, rest) = self.resolver(typed, &look.registry)?;
         let Resolved { name, descriptor, .. } = resolver.resolve(&rest).await?;
         let fetcher = resolver.fetcher(&name).await?;
-        let provider = Arc::new(LazyProvider::new(fetcher, self.catalogue.clone()));
+        let provider =
+            Arc::new(LazyProvider::new(Arc::new(MemoryStore::new()), fetcher, self.catalogue.clone()));
         Ok(View { name, target: descriptor, provider, image: None })
     }
 

@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backoff;
+pub mod blocking;
 pub mod copying;
 pub mod descriptor;
 pub mod digest;
@@ -16,7 +17,6 @@ pub mod reading;
 pub mod store;
 pub mod url;
 
-mod blocking;
 mod builtin;
 
 pub use copying::{copy, open_writer, write_blob};

@@ -69,41 +69,21 @@ crate::register_manifest_decoder! {
 #[derive(Debug)]
 struct Manifest;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ManifestView {
-    #[serde(default)]
-    media_type: Option<String>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Option<Vec<Descriptor>>,
-    #[serde(default)]
-    subject: Option<Descriptor>,
-    #[serde(default)]
-    artifact_type: Option<String>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
 impl ManifestDecoder for Manifest {
     fn kind(&self) -> Kind {
         Kind::Manifest
     }
 
     fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
-        let (view, keys): (ManifestView, _) = json::read(descriptor, bytes)?;
+        let (mut view, keys): (View, _) = json::read(descriptor, bytes)?;
         refuse_other_kind(descriptor, &keys, &["manifests"], view.media_type.as_deref(), types::is_manifest)?;
-        let config = view.config.ok_or_else(|| {
+        let config = view.config.take().ok_or_else(|| {
             Error::invalid_argument(format!("manifest {} has no config", descriptor.digest))
         })?;
         let mut children = vec![Child { descriptor: config, role: Role::Config }];
-        let layers = view.layers.unwrap_or_default();
+        let layers = view.layers.take().unwrap_or_default();
         children.extend(layers.into_iter().map(|descriptor| Child { descriptor, role: Role::Layer }));
-        let mut decoded = Decoded::new(children);
-        decoded.subject = view.subject;
-        decoded.artifact_type = view.artifact_type;
-        decoded.facts = view.annotations.unwrap_or_default();
-        Ok(decoded)
+        Ok(view.decoded(children))
     }
 }
 
@@ -111,11 +91,36 @@ impl ManifestDecoder for Manifest {
 #[derive(Debug)]
 struct Index;
 
+impl ManifestDecoder for Index {
+    fn kind(&self) -> Kind {
+        Kind::Index
+    }
+
+    fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
+        let (mut view, keys): (View, _) = json::read(descriptor, bytes)?;
+        refuse_other_kind(
+            descriptor,
+            &keys,
+            &["config", "layers"],
+            view.media_type.as_deref(),
+            types::is_index,
+        )?;
+        let manifests = view.manifests.take().unwrap_or_default();
+        let children = manifests.into_iter().map(|descriptor| Child { descriptor, role: Role::Manifest });
+        Ok(view.decoded(children.collect()))
+    }
+}
+
+/// What is read of either document.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct IndexView {
+struct View {
     #[serde(default)]
     media_type: Option<String>,
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Option<Vec<Descriptor>>,
     #[serde(default)]
     manifests: Option<Vec<Descriptor>>,
     #[serde(default)]
@@ -126,27 +131,13 @@ struct IndexView {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-impl ManifestDecoder for Index {
-    fn kind(&self) -> Kind {
-        Kind::Index
-    }
-
-    fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
-        let (view, keys): (IndexView, _) = json::read(descriptor, bytes)?;
-        refuse_other_kind(
-            descriptor,
-            &keys,
-            &["config", "layers"],
-            view.media_type.as_deref(),
-            types::is_index,
-        )?;
-        let manifests = view.manifests.unwrap_or_default();
-        let children = manifests.into_iter().map(|descriptor| Child { descriptor, role: Role::Manifest });
-        let mut decoded = Decoded::new(children.collect());
-        decoded.subject = view.subject;
-        decoded.artifact_type = view.artifact_type;
-        decoded.facts = view.annotations.unwrap_or_default();
-        Ok(decoded)
+impl View {
+    fn decoded(self, children: Vec<Child>) -> Decoded {
+        let mut decoded = Decoded::new(children);
+        decoded.subject = self.subject;
+        decoded.artifact_type = self.artifact_type;
+        decoded.facts = self.annotations.unwrap_or_default();
+        decoded
     }
 }
 

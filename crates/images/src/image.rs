@@ -129,6 +129,33 @@ pub async fn config_platform(provider: &dyn Provider, manifest: &Manifest) -> Re
     Ok(platform_of_config(&bytes))
 }
 
+/// Checks an image that is no index: it has one platform, which only its config tells. An index, and a selection that nobody asked for,
+/// pass unread; so does an image whose manifest or config is missing, which is for others to tell.
+///
+/// # Errors
+/// `NotFound` when that platform is not among those that were asked for; those of reading the manifest and the config.
+pub async fn check_platform(
+    provider: &dyn Provider,
+    target: &Descriptor,
+    selection: &Selection,
+    catalogue: &Catalogue,
+) -> Result<()> {
+    if !selection.is_explicit() || kind(&target.media_type, catalogue)? != Some(Kind::Manifest) {
+        return Ok(());
+    }
+    let platform = async {
+        let Some(decoded) = decode(provider, target, catalogue).await? else { return Ok(None) };
+        config_platform(provider, &Manifest::new(target.clone(), decoded)).await
+    };
+    match platform.await {
+        Ok(Some(platform)) if !selection.matches(&platform) => {
+            Err(no_match(target, &selection.names(), [&platform].into_iter()))
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The platform that the bytes of an image config tell, normalised.
 pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
     let platform: Platform = serde_json::from_slice(bytes).ok()?;

@@ -11,6 +11,7 @@ pub mod platforms;
 pub mod progress;
 pub mod record;
 pub mod reference;
+pub mod sniff;
 pub mod stage;
 pub mod transport;
 pub mod walk;

@@ -1,38 +1,50 @@
-//! Looking into an image at a remote place without pulling it: content is fetched when it is read.
+//! Reading an image that is elsewhere: content is fetched when it is read.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wharf_content::{BlobReader, Catalogue, Descriptor, ErrorKind, MemoryStore, Provider, Result};
-use wharf_images::{progress::Silent, transport::Fetcher};
+use wharf_content::{BlobReader, Catalogue, Descriptor, ErrorKind, Provider, Result, Store};
+use wharf_images::{
+    progress::{Silent, Sink},
+    transport::Fetcher,
+};
 
 use crate::fetch::fetch_into;
 
-/// A provider that has what it is asked for in memory, or fetches it there, verified.
+/// A provider that gives what a store has, and fetches into it, verified, what it does not have.
 ///
-/// Meant for manifests and configs; a layer that is read is held in memory whole.
+/// Over a store in memory it looks into an image without pulling it.
 #[derive(Debug)]
 pub struct LazyProvider {
-    fetched: MemoryStore,
+    store: Arc<dyn Store>,
     fetcher: Arc<dyn Fetcher>,
+    sink: Arc<dyn Sink>,
     catalogue: Catalogue,
 }
 
 impl LazyProvider {
-    /// Reads what `fetcher` has.
-    pub fn new(fetcher: Arc<dyn Fetcher>, catalogue: Catalogue) -> Self {
-        Self { fetched: MemoryStore::new(), fetcher, catalogue }
+    /// Reads from `store`, and what it lacks from `fetcher`.
+    pub fn new(store: Arc<dyn Store>, fetcher: Arc<dyn Fetcher>, catalogue: Catalogue) -> Self {
+        Self { store, fetcher, sink: Arc::new(Silent), catalogue }
+    }
+
+    /// Tells of what is fetched.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = sink;
+        self
     }
 }
 
 #[async_trait]
 impl Provider for LazyProvider {
     async fn reader(&self, descriptor: &Descriptor) -> Result<Arc<dyn BlobReader>> {
-        match self.fetched.reader(descriptor).await {
+        match self.store.reader(descriptor).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             found => return found,
         }
-        fetch_into(&self.fetched, self.fetcher.as_ref(), descriptor, &Silent, &self.catalogue).await?;
-        self.fetched.reader(descriptor).await
+        let (fetcher, sink) = (self.fetcher.as_ref(), self.sink.as_ref());
+        fetch_into(self.store.as_ref(), fetcher, descriptor, sink, &self.catalogue).await?;
+        self.store.reader(descriptor).await
     }
 }

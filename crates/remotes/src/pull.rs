@@ -6,17 +6,16 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::Semaphore;
-use wharf_content::{Catalogue, Descriptor, Error, Labels, Result, ResultExt, Store};
+use wharf_content::{Catalogue, Labels, Manager, Provider, Result, ResultExt, Store};
 use wharf_images::{
-    Chain, Children, Handler, Image, ImageStore, Kind, Limits, Selection, decode, dispatch,
-    image::{self, Manifest},
+    Chain, Children, Handler, Image, ImageStore, Limits, Selection, dispatch, image,
     progress::{Event, Silent, Sink},
     record,
     stage::{self, Stage, StageContext},
     transport::Resolver,
 };
 
-use crate::fetch::Fetch;
+use crate::{fetch::Fetch, lazy::LazyProvider};
 
 /// How many pieces of content are fetched at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -149,19 +148,21 @@ pub async fn pull(
     let resolved = resolver.resolve(name).await?;
     sink.event(&Event::Resolved { name: &resolved.name, descriptor: &resolved.descriptor });
     let fetcher = resolver.fetcher(&resolved.name).await?;
-    let fetch: Arc<dyn Handler> =
-        Arc::new(Fetch::new(Arc::clone(&store), fetcher, Arc::clone(&sink), options.catalogue.clone()));
-    refuse_other_platform(&store, &fetch, &resolved.descriptor, &options).await?;
+    // That an image is for other machines is found out before its layers are fetched.
+    let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
+        .with_sink(Arc::clone(&sink));
+    image::check_platform(&ahead, &resolved.descriptor, &options.selection, &options.catalogue).await?;
 
-    let children = Children::new(provider(&store))
+    let fetch = Fetch::new(Arc::clone(&store), fetcher, Arc::clone(&sink), options.catalogue.clone());
+    let children = Children::new(Arc::clone(&store) as Arc<dyn Provider>)
         .with_catalogue(options.catalogue.clone())
         .with_selection(options.selection)
-        .with_labels(Arc::clone(&store) as Arc<dyn wharf_content::Manager>)
+        .with_labels(Arc::clone(&store) as Arc<dyn Manager>)
         .with_sink(Arc::clone(&sink));
     let context = StageContext::new(Arc::clone(&store), &*resolved.name);
     let mut chain = options.handlers;
     chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);
-    chain.push(fetch);
+    chain.push(Arc::new(fetch));
     chain.extend(stage::handlers(&options.catalogue, Stage::AfterFetch, &context)?);
     chain.push(Arc::new(children));
     let mut handler: Arc<dyn Handler> = Arc::new(Chain::from_iter(chain));
@@ -173,39 +174,4 @@ pub async fn pull(
 
     let image = Image::new(resolved.name, resolved.descriptor).with_labels(options.labels);
     record::put(images, image).await.context(|| format!("cannot record the image {name}"))
-}
-
-fn provider(store: &Arc<dyn Store>) -> Arc<dyn wharf_content::Provider> {
-    Arc::clone(store) as Arc<dyn wharf_content::Provider>
-}
-
-/// An image that is no index has one platform, which only its config tells. Where others were asked for, that is found out before
-/// its layers are fetched.
-async fn refuse_other_platform(
-    store: &Arc<dyn Store>,
-    fetch: &Arc<dyn Handler>,
-    target: &Descriptor,
-    options: &PullOptions,
-) -> Result<()> {
-    if !options.selection.is_explicit()
-        || decode::kind(&target.media_type, &options.catalogue)? != Some(Kind::Manifest)
-    {
-        return Ok(());
-    }
-    fetch.handle(target).await?;
-    let Some(decoded) = wharf_images::decode(store.as_ref(), target, &options.catalogue).await? else {
-        return Ok(());
-    };
-    let manifest = Manifest::new(target.clone(), decoded);
-    let Ok(config) = manifest.config() else { return Ok(()) };
-    fetch.handle(config).await?;
-    match image::config_platform(store.as_ref(), &manifest).await? {
-        Some(platform) if !options.selection.matches(&platform) => Err(Error::not_found(format!(
-            "no match for platform {} in {}; the image has {}",
-            options.selection.names(),
-            target.digest,
-            wharf_platforms::format_all(&platform)
-        ))),
-        _ => Ok(()),
-    }
 }

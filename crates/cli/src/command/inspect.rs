@@ -10,8 +10,8 @@ use wharf_images::{
 };
 
 use crate::{
-    args::{Format, PlatformArgs, RegistryArgs},
-    context::{Context, View, WhereArgs},
+    args::{Format, PlatformArgs},
+    context::{Context, LookArgs, View},
     output::{self, escape},
 };
 
@@ -19,15 +19,10 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Looks in the store, and at the registry if the image is not there.")]
 pub(crate) struct Inspect {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: String,
     #[command(flatten)]
-    place: WhereArgs,
+    look: LookArgs,
     #[command(flatten)]
     platforms: PlatformArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 #[derive(Serialize)]
@@ -66,9 +61,9 @@ struct Chosen {
 impl Inspect {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let asked = self.platforms.selection()?;
-        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let view = context.view(&self.look).await?;
         let page =
-            page(context, view, asked).await.context(|| format!("cannot inspect {}", self.reference))?;
+            page(context, view, asked).await.context(|| format!("cannot inspect {}", self.look.reference))?;
         match context.global.format {
             Format::Json => output::json(&page),
             Format::Text if context.global.quiet => output::line(&page.digest),

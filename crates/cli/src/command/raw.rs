@@ -9,8 +9,8 @@ use wharf_images::{
 };
 
 use crate::{
-    args::{PlatformArgs, RegistryArgs},
-    context::{Context, WhereArgs},
+    args::PlatformArgs,
+    context::{Context, LookArgs},
     output,
 };
 
@@ -20,21 +20,16 @@ use crate::{
     after_help = "Without --platform the image's own document is printed, which may be an index; with it, the manifest of that platform."
 )]
 pub(crate) struct Manifest {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: String,
     #[command(flatten)]
-    place: WhereArgs,
+    look: LookArgs,
     #[command(flatten)]
     platforms: PlatformArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 impl Manifest {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let selection = self.platforms.selection()?;
-        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let view = context.view(&self.look).await?;
         let provider = view.provider.as_ref();
         let descriptor = match selection {
             Some(selection) if !selection.is_all() => {
@@ -49,21 +44,16 @@ impl Manifest {
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: String,
     #[command(flatten)]
-    place: WhereArgs,
+    look: LookArgs,
     #[command(flatten)]
     platforms: PlatformArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 impl Config {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
-        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let view = context.view(&self.look).await?;
         let provider = view.provider.as_ref();
         let manifest = image::manifest(provider, &view.target, &selection, &context.catalogue).await?;
         output::write(&read_blob(provider, manifest.config()?, MAX_CONFIG_LEN).await?)

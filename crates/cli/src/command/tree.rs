@@ -11,21 +11,16 @@ use wharf_images::{
 };
 
 use crate::{
-    args::{Format, RegistryArgs},
-    context::{Context, WhereArgs},
+    args::Format,
+    context::{Context, LookArgs},
     output::{self, escape},
 };
 
 /// Arguments of `tree`.
 #[derive(Debug, Args)]
 pub(crate) struct Tree {
-    /// The image
-    #[arg(value_name = "REF")]
-    reference: String,
     #[command(flatten)]
-    place: WhereArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
+    look: LookArgs,
 }
 
 /// One node with what is below it.
@@ -46,7 +41,7 @@ struct Node {
 
 impl Tree {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let view = context.view(&self.reference, &self.place, &self.registry).await?;
+        let view = context.view(&self.look).await?;
         let is_local = view.image.is_some();
         let mut grower = Grower {
             provider: view.provider,

@@ -10,12 +10,11 @@ use reqwest::{
     Method, Response,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
 };
-use serde::Deserialize;
 use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
 use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
-    media_types as types,
+    sniff,
     transport::{Fetcher, Resolved, Resolver},
 };
 
@@ -178,7 +177,7 @@ impl Lookup<'_> {
         };
         let media_type = match media_type {
             Some(media_type) if is_telling(&media_type) => media_type,
-            other => sniff(&body).or(other).ok_or_else(|| {
+            other => sniff::document(&body).or(other).ok_or_else(|| {
                 Error::invalid_argument(format!(
                     "{} does not say of what type {digest} is, and neither does the content",
                     self.reference.domain()
@@ -199,9 +198,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// The content type without its parameters.
 fn media_type(headers: &HeaderMap) -> Option<String> {
-    let value = header(headers, CONTENT_TYPE.as_str())?;
-    let value = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    (!value.is_empty()).then_some(value)
+    sniff::content_type(header(headers, CONTENT_TYPE.as_str())?).map(str::to_ascii_lowercase)
 }
 
 /// Whether a content type tells what the content is. Old registries serve manifests under general ones.
@@ -209,48 +206,11 @@ fn is_telling(media_type: &str) -> bool {
     !matches!(media_type, "application/json" | "text/plain" | "application/octet-stream")
 }
 
-/// What a document says that it is, or what its shape says.
-fn sniff(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shape {
-        #[serde(default)]
-        media_type: Option<String>,
-        #[serde(default)]
-        schema_version: Option<u64>,
-        manifests: Option<serde::de::IgnoredAny>,
-        config: Option<serde::de::IgnoredAny>,
-        fs_layers: Option<serde::de::IgnoredAny>,
-    }
-    let shape: Shape = serde_json::from_slice(body).ok()?;
-    if shape.fs_layers.is_some() || shape.schema_version == Some(1) {
-        return Some(types::DOCKER_SCHEMA1.into());
-    }
-    shape
-        .media_type
-        .filter(|media_type| !media_type.is_empty())
-        .or_else(|| shape.manifests.map(|_| types::OCI_INDEX.into()))
-        .or_else(|| shape.config.map(|_| types::OCI_MANIFEST.into()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use wharf_images::media_types as types;
 
-    #[test]
-    fn shapes() {
-        for (body, expected) in [
-            (r#"{"mediaType":"application/x"}"#, Some("application/x")),
-            (r#"{"manifests":[]}"#, Some(types::OCI_INDEX)),
-            (r#"{"config":{},"mediaType":""}"#, Some(types::OCI_MANIFEST)),
-            (r#"{"schemaVersion":1,"fsLayers":[]}"#, Some(types::DOCKER_SCHEMA1)),
-            (r#"{"schemaVersion":1}"#, Some(types::DOCKER_SCHEMA1)),
-            ("{}", None),
-            ("<html>", None),
-        ] {
-            assert_eq!(sniff(body.as_bytes()).as_deref(), expected, "{body}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn the_accepted_types_are_the_ones_that_are_decoded() {

@@ -19,15 +19,14 @@ use super::settings::RegistrySettings;
 /// The configuration of a client. The system's certificates are read when the first server shows one.
 pub(super) fn config(settings: &RegistrySettings) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if settings.skip_verify {
-        Arc::new(AcceptAny(Arc::clone(&provider)))
+    let trust = if settings.skip_verify {
+        Trust::Any
     } else {
-        let mut extra = Vec::new();
-        for path in &settings.ca_files {
-            extra.extend(certificates(path)?);
-        }
-        Arc::new(System { extra, provider: Arc::clone(&provider), verifier: OnceLock::new() })
+        let certificates = settings.ca_files.iter().map(|path| certificates(path));
+        let extra: Vec<Vec<_>> = certificates.collect::<Result<_>>()?;
+        Trust::System { extra: extra.concat(), verifier: OnceLock::new() }
     };
+    let verifier = Arc::new(Verify { trust, provider: Arc::clone(&provider) });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?;
@@ -47,28 +46,23 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-/// Trusts what the system trusts. A registry that speaks plain HTTP must be reachable from a system without certificates, so that they
-/// are missed only where they are needed.
+/// Whose certificates are taken.
 #[derive(Debug)]
-struct System {
-    extra: Vec<CertificateDer<'static>>,
+enum Trust {
+    /// Anybody's. That the server holds the key of its certificate is still checked.
+    Any,
+    /// Those that the system trusts, and some more. A registry that speaks plain HTTP must be reachable from a system without
+    /// certificates, so that they are missed only where they are needed.
+    System { extra: Vec<CertificateDer<'static>>, verifier: OnceLock<Option<Verifier>> },
+}
+
+#[derive(Debug)]
+struct Verify {
+    trust: Trust,
     provider: Arc<CryptoProvider>,
-    verifier: OnceLock<Option<Verifier>>,
 }
 
-impl System {
-    fn verifier(&self) -> Result<&Verifier, TlsError> {
-        let make =
-            || Verifier::new_with_extra_roots(self.extra.iter().cloned(), Arc::clone(&self.provider)).ok();
-        self.verifier.get_or_init(make).as_ref().ok_or_else(|| {
-            TlsError::General(
-                "this system has no trusted certificates: install its ca-certificates, or name a file by --ca-file".into(),
-            )
-        })
-    }
-}
-
-impl ServerCertVerifier for System {
+impl ServerCertVerifier for Verify {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -77,7 +71,16 @@ impl ServerCertVerifier for System {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        self.verifier()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let Trust::System { extra, verifier } = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let make = || Verifier::new_with_extra_roots(extra.iter().cloned(), Arc::clone(&self.provider)).ok();
+        let verifier = verifier.get_or_init(make).as_ref().ok_or_else(|| {
+            TlsError::General(
+                "this system has no trusted certificates: install its ca-certificates, or name a file by --ca-file".into(),
+            )
+        })?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -100,44 +103,5 @@ impl ServerCertVerifier for System {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Takes any certificate, but still checks that the server holds its key.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -7,11 +7,11 @@ use std::{cmp::Reverse, sync::Arc};
 use bytes::Bytes;
 use http::{StatusCode, header};
 use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet, stream_blob};
-use wharf_images::{Image, Reference, decode};
+use wharf_images::{Image, Reference, decode, sniff};
 
 use super::{
     Registry,
-    media_type::{self, LABEL_MEDIA_TYPE, OCTET_STREAM},
+    media_type::{LABEL_MEDIA_TYPE, OCTET_STREAM},
     names::{Host, Repository, Tag},
     refusal::Refusal,
     reply::Reply,
@@ -26,7 +26,7 @@ impl Registry {
         tag: &Tag,
     ) -> Result<Reply, Refusal> {
         let image = self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
-        if !media_type::is_media_type(&image.target.media_type) {
+        if !sniff::is_media_type(&image.target.media_type) {
             return self.read_manifest(&image.target.digest).await;
         }
         let reader = self.open_manifest(&image.target.digest).await?;
@@ -41,7 +41,7 @@ impl Registry {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refusal::manifest_unknown()),
             info => info?.labels,
         };
-        if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| media_type::is_media_type(label)) {
+        if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| sniff::is_media_type(label)) {
             return Ok(reply(digest, label, reader, None));
         }
         if let Some(recorded) = self.recorded_type(digest).await? {
@@ -49,7 +49,7 @@ impl Registry {
         }
         let len = usize::try_from(reader.size()).map_err(|_| Refusal::manifest_unknown())?;
         let bytes = reader.read_at(0, len).await?;
-        let sniffed = media_type::sniff(&bytes);
+        let sniffed = sniff::document(&bytes);
         Ok(reply(digest, sniffed.as_deref().unwrap_or(OCTET_STREAM), reader, Some(bytes)))
     }
 
@@ -90,7 +90,7 @@ impl Registry {
         let filter = FilterSet::parse([format!("target.digest=={digest}")])?;
         let images = self.images().list(&filter).await?;
         let mut types = images.into_iter().map(|image| image.target.media_type);
-        Ok(types.find(|media_type| media_type::is_media_type(media_type)))
+        Ok(types.find(|media_type| sniff::is_media_type(media_type)))
     }
 }
 

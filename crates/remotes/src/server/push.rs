@@ -13,11 +13,12 @@ use wharf_content::{
 };
 use wharf_images::{
     Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
+    sniff,
 };
 
 use super::{
     Registry,
-    media_type::{self, LABEL_MEDIA_TYPE},
+    media_type::LABEL_MEDIA_TYPE,
     names::Host,
     referrers::LABEL_SUBJECT,
     refusal::{Code, Refusal},
@@ -43,7 +44,7 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         let declared = match head.headers.get(header::CONTENT_TYPE) {
             None => None,
-            Some(value) => match value.to_str().ok().and_then(media_type::of_header) {
+            Some(value) => match value.to_str().ok().and_then(sniff::content_type) {
                 None => {
                     return Err(Refusal::bad(Code::ManifestInvalid, "the Content-Type is not a media type"));
                 }
@@ -55,7 +56,7 @@ impl Registry {
             return Err(Refusal::bad(Code::ManifestInvalid, "the manifest is empty"));
         }
         let digest = verified_digest(push.digest.as_ref(), &bytes)?;
-        let Some(media_type) = declared.map(str::to_owned).or_else(|| media_type::sniff(&bytes)) else {
+        let Some(media_type) = declared.map(str::to_owned).or_else(|| sniff::document(&bytes)) else {
             return Err(Refusal::bad(Code::ManifestInvalid, "the request has no Content-Type"));
         };
         let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);

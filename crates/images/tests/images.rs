@@ -1,0 +1,240 @@
+//! Questions about images, and what every store of records promises.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use wharf_content::{
+    Catalogue, CommitOptions, Descriptor, Digest, ErrorKind, Labels, LocalStore, Manager, MemoryStore,
+    Result, Store, filter::FilterSet, write_blob,
+};
+use wharf_images::{
+    Image, ImageStore, MemoryImages, Selection, image, image_store, media_types as types, record,
+};
+use wharf_platforms::Platform;
+
+async fn put(store: &MemoryStore, media_type: &str, bytes: Vec<u8>) -> Descriptor {
+    let descriptor = Descriptor::of(media_type, &bytes);
+    write_blob(store, descriptor.digest.as_str(), &descriptor, bytes.into(), CommitOptions::default())
+        .await
+        .expect("writes");
+    descriptor
+}
+
+/// Writes a manifest whose config names the platform, and gives the descriptor without it.
+async fn put_manifest(store: &MemoryStore, platform: &str) -> Descriptor {
+    let (os, architecture) = platform.split_once('/').expect("os/architecture");
+    let config = json!({
+        "os": os, "architecture": architecture,
+        "rootfs": { "type": "layers", "diff_ids": [Digest::sha256(platform.as_bytes())] },
+    });
+    let config = put(store, types::OCI_CONFIG, config.to_string().into_bytes()).await;
+    let layer = put(store, types::OCI_LAYER, platform.as_bytes().to_vec()).await;
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+    put(store, types::OCI_MANIFEST, manifest.to_string().into_bytes()).await
+}
+
+fn on(descriptor: &Descriptor, platform: &str) -> Descriptor {
+    let (os, architecture) = platform.split_once('/').expect("os/architecture");
+    descriptor.clone().with_platform(Platform::new(os, architecture))
+}
+
+async fn put_index(store: &MemoryStore, manifests: &[Descriptor]) -> Descriptor {
+    let index = json!({ "schemaVersion": 2, "manifests": manifests });
+    put(store, types::OCI_INDEX, index.to_string().into_bytes()).await
+}
+
+fn wanting(platform: &str) -> Selection {
+    Selection::best(&[wharf_platforms::parse(platform).expect("a platform")])
+}
+
+async fn find(store: &MemoryStore, target: &Descriptor, platform: &str) -> Result<Digest> {
+    let found = image::manifest(store, target, &wanting(platform), Catalogue::linked()).await?;
+    Ok(found.descriptor.digest)
+}
+
+#[tokio::test]
+async fn the_manifest_that_fits_best() {
+    let store = MemoryStore::new();
+    let (amd64, arm64, s390x) = (
+        put_manifest(&store, "linux/amd64").await,
+        put_manifest(&store, "linux/arm64").await,
+        put_manifest(&store, "linux/s390x").await,
+    );
+    let index = put_index(&store, &[on(&arm64, "linux/arm64"), on(&amd64, "linux/amd64")]).await;
+    assert_eq!(find(&store, &index, "linux/amd64").await.expect("there"), amd64.digest);
+    assert_eq!(find(&store, &amd64, "linux/arm64").await.expect("a manifest is itself"), amd64.digest);
+
+    // Without platforms in the index the configs tell, and the first candidate need not be the one.
+    let bare = put_index(&store, &[arm64.clone(), amd64.clone(), s390x.clone()]).await;
+    assert_eq!(find(&store, &bare, "linux/s390x").await.expect("there"), s390x.digest);
+
+    let nested = put_index(&store, &[on(&arm64, "linux/arm64"), index.clone()]).await;
+    assert_eq!(find(&store, &nested, "linux/amd64").await.expect("below"), amd64.digest);
+
+    let error = find(&store, &bare, "linux/riscv64").await.expect_err("none");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    for has in ["linux/amd64", "linux/arm64", "linux/s390x"] {
+        assert!(error.to_string().contains(has), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_not_in_the_store_gives_way() {
+    let store = MemoryStore::new();
+    let (one, other) = (put_manifest(&store, "linux/386").await, put_manifest(&store, "linux/amd64").await);
+    let index = put_index(&store, &[on(&other, "linux/amd64"), on(&one, "linux/386")]).await;
+    assert_eq!(find(&store, &index, "linux/amd64").await.expect("there"), other.digest);
+    store.delete(&other.digest).await.expect("deletes");
+    // amd64 runs 386 too.
+    assert_eq!(find(&store, &index, "linux/amd64").await.expect("the next best"), one.digest);
+    store.delete(&one.digest).await.expect("deletes");
+    assert_eq!(find(&store, &index, "linux/amd64").await.expect_err("gone").kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn an_index_that_lists_itself_ends() {
+    // No document can hold its own digest, so the cycle is one of names: two entries of one index, again and again.
+    let store = MemoryStore::new();
+    let mut inner = put_manifest(&store, "linux/amd64").await;
+    for _ in 0..100 {
+        inner = put_index(&store, &[inner.clone(), inner]).await;
+    }
+    let catalogue = Catalogue::linked();
+    let deep = image::check(Arc::new(store.clone()), &inner, &Selection::all(), catalogue).await;
+    assert_eq!(deep.expect_err("too deep").kind(), ErrorKind::ResourceExhausted);
+    assert!(find(&store, &inner, "linux/amd64").await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_there_and_what_is_missing() {
+    let store = MemoryStore::new();
+    let (amd64, arm64) =
+        (put_manifest(&store, "linux/amd64").await, put_manifest(&store, "linux/arm64").await);
+    let index = put_index(&store, &[on(&amd64, "linux/amd64"), on(&arm64, "linux/arm64")]).await;
+    let (provider, catalogue) = (Arc::new(store.clone()), Catalogue::linked());
+    let check = |selection: Selection| {
+        let (provider, index) = (provider.clone(), index.clone());
+        async move { image::check(provider, &index, &selection, catalogue).await.expect("checks") }
+    };
+    let all = check(Selection::all()).await;
+    assert!(all.is_complete());
+    assert_eq!((all.required.len(), all.missing.len()), (7, 0));
+    let sum: u64 = all.required.iter().map(|part| part.size).sum();
+    assert_eq!(all.required_size().expect("small"), sum);
+    let size = image::size(provider.clone(), &index, &Selection::all(), catalogue).await;
+    assert_eq!(size.expect("small"), sum);
+
+    store.delete(&Digest::sha256(b"linux/arm64")).await.expect("deletes");
+    let all = check(Selection::all()).await;
+    assert_eq!((all.required.len(), all.present.len(), all.missing.len()), (7, 6, 1));
+    assert!(!all.is_complete());
+    assert!(check(wanting("linux/amd64")).await.is_complete());
+
+    store.delete(&arm64.digest).await.expect("deletes");
+    let names = |platforms: Vec<Platform>| platforms.iter().map(wharf_platforms::format).collect::<Vec<_>>();
+    let claimed = image::platforms(&store, &index, catalogue).await.expect("reads");
+    assert_eq!(names(claimed), ["linux/amd64", "linux/arm64"]);
+    let present = image::present_platforms(&store, &index, catalogue).await.expect("reads");
+    assert_eq!(names(present), ["linux/amd64"]);
+}
+
+#[tokio::test]
+async fn sizes_that_overflow_are_an_error() {
+    let store = MemoryStore::new();
+    let config = put(&store, types::OCI_CONFIG, b"{}".to_vec()).await;
+    let huge = |name: &str| json!({ "mediaType": types::OCI_LAYER, "digest": Digest::sha256(name.as_bytes()), "size": i64::MAX });
+    let manifest = json!({ "config": config, "layers": [huge("1"), huge("2"), huge("3")] });
+    let manifest = put(&store, types::OCI_MANIFEST, manifest.to_string().into_bytes()).await;
+    let size = image::size(Arc::new(store), &manifest, &Selection::all(), Catalogue::linked()).await;
+    assert_eq!(size.expect_err("overflows").kind(), ErrorKind::OutOfRange);
+}
+
+#[test]
+fn configs() {
+    let config = br#"{"os":"Linux","architecture":"x86_64","rootfs":{"type":"layers","diff_ids":null}}"#;
+    let platform = image::platform_of_config(config).expect("says so");
+    assert_eq!(wharf_platforms::format(&platform), "linux/amd64");
+    assert_eq!(image::rootfs(config).expect("a config"), []);
+    for other in ["{}", r#"{"os":"unknown","architecture":"unknown"}"#, "no", "[]"] {
+        assert_eq!(image::platform_of_config(other.as_bytes()), None, "{other}");
+    }
+    assert!(image::rootfs(b"{}").is_err());
+    assert!(image::rootfs(br#"{"rootfs":{"diff_ids":["sha256:../.."]}}"#).is_err());
+}
+
+async fn image_stores() -> (tempfile::TempDir, Vec<Arc<dyn ImageStore>>) {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let local = LocalStore::open(dir.path().join("store")).await.expect("opens");
+    let records = image_store(&local).expect("opens");
+    assert!(local.metadata().is_some());
+    (dir, vec![records, Arc::new(MemoryImages::new())])
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    result.expect_err("must fail").kind()
+}
+
+#[tokio::test]
+async fn records() {
+    let (_dir, stores) = image_stores().await;
+    let labels = |pairs: &[(&str, &str)]| -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    for images in stores {
+        let images = images.as_ref();
+        let (one, two) = (Descriptor::of("m", b"one"), Descriptor::of("m", b"two"));
+        let made = images
+            .create(Image::new("b", one.clone()).with_labels(labels(&[("x", "1")])))
+            .await
+            .expect("creates");
+        assert_eq!(kind(images.create(Image::new("b", two.clone())).await), ErrorKind::AlreadyExists);
+        images.create(Image::new("a", two.clone())).await.expect("creates");
+        assert_eq!(images.get("b").await.expect("there"), made);
+        assert_eq!(kind(images.get("c").await), ErrorKind::NotFound);
+
+        for bad in [
+            Image::new("", one.clone()),
+            Image::new("n", Descriptor::of("", b"x")),
+            Image::new("n", Descriptor::of("m", b"")),
+            Image::new("n", one.clone()).with_labels(labels(&[("k", &"v".repeat(5000))])),
+        ] {
+            assert_eq!(kind(images.create(bad).await), ErrorKind::InvalidArgument);
+        }
+
+        let changed = images
+            .update(Image::new("b", two.clone()).with_labels(labels(&[("y", "2")])), &["labels.y"])
+            .await
+            .expect("updates");
+        assert_eq!((&changed.target, &changed.labels), (&one, &labels(&[("x", "1"), ("y", "2")])));
+        assert_eq!(changed.created_at, made.created_at);
+        let changed =
+            images.update(Image::new("b", two.clone()), &["target", "labels.x"]).await.expect("updates");
+        assert_eq!((&changed.target, &changed.labels), (&two, &labels(&[("y", "2")])));
+        let annotated = two.clone().with_annotation("k", "v");
+        let changed =
+            images.update(Image::new("b", annotated.clone()), &["annotations.k"]).await.expect("updates");
+        assert_eq!(changed.target, annotated);
+        assert_eq!(
+            kind(images.update(Image::new("b", two.clone()), &["name"]).await),
+            ErrorKind::InvalidArgument
+        );
+        assert_eq!(kind(images.update(Image::new("c", two.clone()), &[]).await), ErrorKind::NotFound);
+
+        let list = async |filters: &[&str]| {
+            let filters = FilterSet::parse(filters).expect("valid");
+            let images = images.list(&filters).await.expect("lists");
+            images.into_iter().map(|image| image.name).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&[]).await, ["a", "b"]);
+        assert_eq!(list(&["labels.y==2"]).await, ["b"]);
+        assert_eq!(list(&[&format!("target.digest=={},name!=b", two.digest)]).await, ["a"]);
+        assert_eq!(list(&["annotations.k", "name==a"]).await, ["a", "b"]);
+
+        assert_eq!(kind(images.delete("a", Some(&one)).await), ErrorKind::NotFound);
+        images.delete("a", Some(&two)).await.expect("deletes");
+        assert_eq!(kind(images.delete("a", None).await), ErrorKind::NotFound);
+        record::put(images, Image::new("b", one.clone())).await.expect("replaces");
+        record::put(images, Image::new("z", one)).await.expect("creates");
+        assert_eq!(list(&[]).await, ["b", "z"]);
+    }
+}
