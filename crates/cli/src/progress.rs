@@ -196,7 +196,7 @@ impl Bars {
             return bar.clone();
         }
         let style = ProgressStyle::with_template(
-            "{prefix} {msg:11} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12}",
+            "{prefix} {msg:11} [{bar:30}] {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12}",
         );
         let bar = self.multi.add(ProgressBar::new(descriptor.size));
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));

@@ -117,6 +117,6 @@ fn stops(world: &World, signal: Signal, name: &str) -> Result<()> {
     let mut daemon = server.daemon;
     daemon.signal(signal)?;
     let code = daemon.wait(Duration::from_secs(10))?;
-    ensure(code == 0 || (code == 130 && signal == Signal::Interrupt), || format!("serve ends with {code}"))?;
+    ensure(code == 0, || format!("serve ends with {code}"))?;
     ensure(http::get(port, "/v2/").is_err(), || "somebody still answers".to_owned())
 }
