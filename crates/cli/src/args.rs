@@ -145,6 +145,11 @@ pub(crate) enum Command {
     Export(command::export::Export),
     /// Serve the store as a registry
     Serve(command::serve::Serve),
+    /// Remove what nothing keeps
+    Gc(command::gc::Gc),
+    /// List, make and remove leases, which keep content that no image names
+    #[command(subcommand, visible_alias = "leases")]
+    Lease(command::lease::Lease),
     /// List everything that is registered: built in or by plugins
     Plugins(command::plugins::Plugins),
     /// Print the version

@@ -1,8 +1,10 @@
 //! The commands, one module each.
 
 pub(crate) mod export;
+pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod lease;
 pub(crate) mod plugins;
 pub(crate) mod pull;
 pub(crate) mod raw;
@@ -34,6 +36,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Config(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
         Command::Serve(command) => command.run(context).await,
+        Command::Gc(command) => command.run(context).await,
+        Command::Lease(command) => command.run(context).await,
         Command::Plugins(command) => command.run(context),
         Command::Version(command) => command.run(context),
     }

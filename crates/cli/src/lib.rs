@@ -5,6 +5,7 @@ mod args;
 mod command;
 mod context;
 mod exit;
+mod labels;
 mod output;
 mod progress;
 mod runner;

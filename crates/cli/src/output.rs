@@ -43,6 +43,11 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Says something beside the data, on standard error. Nobody listening is no reason to stop.
+pub(crate) fn note(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
 /// Writes a line to standard output.
 pub(crate) fn line(text: &str) -> Result<()> {
     write(format!("{text}\n").as_bytes())

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +18,7 @@ use wharf_images::progress::{Event, Sink};
 
 use crate::{
     args::{Global, ProgressMode},
-    output::{escape, size},
+    output::{escape, note, size},
 };
 
 /// Progress that is being shown.
@@ -52,7 +52,7 @@ impl Progress {
         }
         if is_success && matches!(self.display.mode, ProgressMode::Tty | ProgressMode::Plain) {
             let (bytes, elapsed) = (self.display.received.load(Ordering::Relaxed), self.begun.elapsed());
-            say(&format!(
+            note(&format!(
                 "received {} in {:.1} s ({}/s)",
                 size(bytes),
                 elapsed.as_secs_f64(),
@@ -80,11 +80,6 @@ impl fmt::Debug for Display {
     }
 }
 
-/// A line on standard error. Nobody listening is no reason to stop.
-fn say(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
-}
-
 impl Sink for Display {
     fn event(&self, event: &Event<'_>) {
         if let Event::Bytes { count, .. } = event {
@@ -93,13 +88,13 @@ impl Sink for Display {
         match self.mode {
             ProgressMode::Json => {
                 if let Some(object) = as_json(event) {
-                    say(&object.to_string());
+                    note(&object.to_string());
                 }
                 return;
             }
             ProgressMode::Plain => {
                 if let Some(line) = as_line(event) {
-                    say(&line);
+                    note(&line);
                 }
             }
             _ => {
@@ -110,8 +105,8 @@ impl Sink for Display {
         }
         if let (Some(warning), false) = (as_warning(event), self.quiet) {
             match &self.bars {
-                Some(bars) => bars.multi.suspend(|| say(&warning)),
-                None => say(&warning),
+                Some(bars) => bars.multi.suspend(|| note(&warning)),
+                None => note(&warning),
             }
         }
     }

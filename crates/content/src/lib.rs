@@ -8,7 +8,9 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod filter;
+pub mod gc;
 pub mod labels;
+pub mod lease;
 pub mod local;
 pub mod memory;
 pub mod metadata;
@@ -24,11 +26,12 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use labels::Labels;
+pub use lease::{Lease, LeaseManager, LeaseOptions, LeasedStore, Resource};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use plugin::Catalogue;
 pub use reading::{ByteStream, read_blob, stream_blob};
 pub use store::{
-    BlobReader, CommitOptions, Info, IngestManager, IngestOptions, Ingester, Manager, Provider, Status,
-    Store, Writer,
+    BlobReader, CommitOptions, Exclusive, Info, IngestManager, IngestOptions, Ingester, Manager, Provider,
+    Status, Store, Writer,
 };

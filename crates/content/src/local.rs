@@ -8,7 +8,9 @@
 //! ingest/<sha256(ref)>/startedat         RFC 3339
 //! ingest/<sha256(ref)>/updatedat         RFC 3339
 //! ingest/<sha256(ref)>/total             the expected size, if it is known
-//! metadata.db                            labels here; the layers above keep tables of their own in it
+//! leases/<sha256(id)>                    locked by the process that holds the lease
+//! gc.lock                                shared by who adds something, exclusive to a collection
+//! metadata.db                            labels and leases here; the layers above keep tables of their own in it
 //! ```
 //!
 //! A commit syncs the file, renames it, syncs the directory, and only then touches the database: a name under `blobs/` holds complete,
@@ -19,6 +21,7 @@ pub mod atomic;
 mod blob;
 mod ingest;
 mod layout;
+mod leases;
 mod writer;
 
 use std::{
@@ -37,10 +40,11 @@ use crate::{
     error::Result,
     filter::FilterSet,
     labels::Labels,
-    metadata::Metadata,
+    lease::{Hold, LeaseManager},
+    metadata::{Gate, Metadata},
     store::{
-        BlobReader, Info, IngestManager, IngestOptions, Ingester, Manager, Provider, Status, Store, Visit,
-        Writer,
+        BlobReader, Exclusive, Info, IngestManager, IngestOptions, Ingester, Manager, Provider, Status,
+        Store, Visit, Writer,
     },
 };
 
@@ -80,6 +84,7 @@ pub struct LocalStore {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     root: PathBuf,
     metadata: Metadata,
@@ -209,8 +214,26 @@ impl IngestManager for LocalStore {
     }
 }
 
+impl Hold for Gate {}
+
+#[async_trait]
 impl Store for LocalStore {
     fn metadata(&self) -> Option<&Metadata> {
         Some(&self.inner.metadata)
+    }
+
+    fn leases(&self) -> Option<&dyn LeaseManager> {
+        Some(self)
+    }
+
+    async fn exclusive(&self) -> Result<Option<Exclusive>> {
+        self.blocking(|inner| {
+            let (metadata, gate) = inner.metadata.exclude()?;
+            let inner = Inner { metadata, ..inner.clone() };
+            layout::sweep(&inner)?;
+            let store = Arc::new(Self { inner: Arc::new(inner) });
+            Ok(Some(Exclusive::new(store, Box::new(gate))))
+        })
+        .await
     }
 }

@@ -87,7 +87,7 @@ impl Provider for MemoryStore {
 #[async_trait]
 impl Ingester for MemoryStore {
     async fn writer(&self, options: IngestOptions) -> Result<Box<dyn Writer>> {
-        let IngestOptions { reference, digest, total } = options;
+        let IngestOptions { reference, digest, total, .. } = options;
         if reference.is_empty() {
             return Err(Error::invalid_argument("an ingest needs a reference"));
         }

@@ -4,12 +4,12 @@
 //! module knows none of the tables. WAL and `synchronous=FULL` make a committed transaction survive a power cut.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
@@ -25,11 +25,22 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The file's name inside a store's root.
 pub const FILE_NAME: &str = "metadata.db";
 
+/// The name of the lock that a collection takes for itself, and everybody who adds something shares.
+pub const GATE_NAME: &str = "gc.lock";
+
 /// A handle on the database of one store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     root: Arc<Path>,
     connection: Arc<Mutex<Connection>>,
+    /// Whether the caller has the gate for itself, so that a transaction must not wait at it.
+    is_exclusive: bool,
+}
+
+/// The gate between collection and everybody else. Dropping it opens it.
+#[derive(Debug)]
+pub struct Gate {
+    _lock: Option<File>,
 }
 
 impl Metadata {
@@ -55,7 +66,7 @@ impl Metadata {
             Ok(connection)
         };
         let connection = open().map_err(|error| Error::from(error).context(cannot()))?;
-        Ok(Self { root: root.into(), connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { root: root.into(), connection: Arc::new(Mutex::new(connection)), is_exclusive: false })
     }
 
     /// The directory that holds the database.
@@ -66,6 +77,43 @@ impl Metadata {
     /// The path of the database.
     pub fn path(&self) -> PathBuf {
         self.root.join(FILE_NAME)
+    }
+
+    /// Keeps a collection from starting until the gate is dropped; waits for one that is under way. Blocks.
+    ///
+    /// Every write takes it. Who publishes a file and then writes a record of it takes it around both.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn share(&self) -> Result<Gate> {
+        if self.is_exclusive {
+            return Ok(Gate { _lock: None });
+        }
+        let lock = self.open_gate()?;
+        lock.lock_shared().context(|| format!("cannot lock {}", self.root.join(GATE_NAME).display()))?;
+        Ok(Gate { _lock: Some(lock) })
+    }
+
+    /// Waits until nobody is adding anything, and keeps everybody from it until the gate is dropped. Blocks. The handle that comes with the gate
+    /// may write meanwhile, and no other may.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn exclude(&self) -> Result<(Self, Gate)> {
+        let lock = self.open_gate()?;
+        lock.lock().context(|| format!("cannot lock {}", self.root.join(GATE_NAME).display()))?;
+        Ok((Self { is_exclusive: true, ..self.clone() }, Gate { _lock: Some(lock) }))
+    }
+
+    fn open_gate(&self) -> Result<File> {
+        let path = self.root.join(GATE_NAME);
+        OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("cannot open {}", path.display()))
     }
 
     /// Brings the tables of `component` up to date: `steps[n]` leads from version n to n + 1. Blocks.
@@ -147,6 +195,7 @@ impl Metadata {
     /// # Errors
     /// As [`Metadata::write`].
     pub fn write_blocking<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let _gate = self.share()?;
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&transaction)?;
@@ -158,6 +207,16 @@ impl Metadata {
         // A panic inside a transaction rolls it back when it is dropped, so the connection is good.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A time as it stands in a table: nanoseconds since 1970, which reach to the year 2262.
+pub fn to_nanos(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The time of [`to_nanos`].
+pub fn from_nanos(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 impl From<rusqlite::Error> for Error {

@@ -9,7 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    descriptor::Descriptor, digest::Digest, error::Result, filter::FilterSet, labels::Labels,
+    descriptor::Descriptor,
+    digest::Digest,
+    error::Result,
+    filter::FilterSet,
+    labels::Labels,
+    lease::{Hold, LeaseManager},
     metadata::Metadata,
 };
 
@@ -109,12 +114,14 @@ pub struct IngestOptions {
     pub digest: Option<Digest>,
     /// The expected size in bytes.
     pub total: Option<u64>,
+    /// The lease that holds the blob from its commit on, or from now on where it is there already.
+    pub lease: Option<String>,
 }
 
 impl IngestOptions {
     /// Names an ingest of which nothing else is known.
     pub fn new(reference: impl Into<String>) -> Self {
-        Self { reference: reference.into(), digest: None, total: None }
+        Self { reference: reference.into(), digest: None, total: None, lease: None }
     }
 
     /// Expects what `descriptor` says.
@@ -133,7 +140,7 @@ pub trait Ingester: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `InvalidArgument` for an empty reference; `AlreadyExists` when the expected blob is committed;
-    /// `Unavailable` while another writer has the ingest, in this or another process.
+    /// `Unavailable` while another writer has the ingest, in this or another process; `NotFound` for a lease that does not exist.
     async fn writer(&self, options: IngestOptions) -> Result<Box<dyn Writer>>;
 }
 
@@ -245,10 +252,44 @@ pub trait IngestManager: Debug + Send + Sync + 'static {
     async fn abort(&self, reference: &str) -> Result<()>;
 }
 
+/// A store that nobody else changes, for as long as this is there.
+#[derive(Debug)]
+pub struct Exclusive {
+    store: Arc<dyn Store>,
+    _guard: Box<dyn Hold>,
+}
+
+impl Exclusive {
+    /// Pairs a handle that may write with what keeps others from it.
+    pub fn new(store: Arc<dyn Store>, guard: Box<dyn Hold>) -> Self {
+        Self { store, _guard: guard }
+    }
+
+    /// The only handle that may write meanwhile.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+}
+
 /// A whole content store.
+#[async_trait]
 pub trait Store: Provider + Ingester + Manager + IngestManager {
     /// The database beside the blobs, where upper layers keep records of their own; `None` for a store without one.
     fn metadata(&self) -> Option<&Metadata> {
         None
+    }
+
+    /// The store's leases; `None` for a store that is never collected.
+    fn leases(&self) -> Option<&dyn LeaseManager> {
+        None
+    }
+
+    /// Waits until nobody adds anything, in this or another process, and keeps everybody from it; `None` for a store that is never
+    /// collected.
+    ///
+    /// # Errors
+    /// Those of the storage below.
+    async fn exclusive(&self) -> Result<Option<Exclusive>> {
+        Ok(None)
     }
 }

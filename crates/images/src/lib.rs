@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod children;
+pub mod collect;
 pub mod decode;
 pub mod handler;
 pub mod image;
@@ -25,6 +26,7 @@ mod memory;
 pub mod sqlite;
 
 pub use children::{Children, decode};
+pub use collect::collect;
 pub use decode::{Child, Decoded, Kind, ManifestDecoder, Role};
 pub use handler::{Chain, Flow, Handler};
 pub use memory::MemoryImages;

@@ -3,16 +3,16 @@
 //! The database is the truth. `index.json` is written whole to a temporary file and renamed while the change still holds the
 //! database's lock, so that it never shows a mixture and the last change is the last to be written.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, time::SystemTime};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use wharf_content::{
-    Descriptor, Error, Result, ResultExt, filter::FilterSet, local::atomic, metadata::Metadata,
+    Descriptor, Error, Result, ResultExt,
+    filter::FilterSet,
+    local::atomic,
+    metadata::{Metadata, from_nanos, to_nanos},
 };
 
 use crate::{
@@ -96,14 +96,6 @@ fn index_json(images: &[Image]) -> Result<Vec<u8>> {
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|error| Error::internal("a record cannot be written").with_source(error))
-}
-
-fn to_nanos(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
-fn from_nanos(nanos: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 /// A row as it stands in the table.

@@ -6,13 +6,13 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::Semaphore;
-use wharf_content::{Catalogue, Labels, Manager, Provider, Result, ResultExt, Store};
+use wharf_content::{Catalogue, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store};
 use wharf_images::{
     Chain, Children, Handler, Image, ImageStore, Limits, Selection, dispatch, image,
     progress::{Event, Silent, Sink},
     record,
     stage::{self, Stage, StageContext},
-    transport::Resolver,
+    transport::{Resolved, Resolver},
 };
 
 use crate::{fetch::Fetch, lazy::LazyProvider};
@@ -135,7 +135,8 @@ impl fmt::Debug for PullOptions {
 /// resolver and the stores.
 ///
 /// # Cancellation
-/// Nothing is recorded; content that is complete stays, and what is half there is resumed by the next pull.
+/// Nothing is recorded; content that is complete stays, and what is half there is resumed by the next pull. A lease keeps both from
+/// collection for [`PROCESS_LEASE`](wharf_content::lease::PROCESS_LEASE).
 pub async fn pull(
     store: Arc<dyn Store>,
     images: &dyn ImageStore,
@@ -147,6 +148,25 @@ pub async fn pull(
     sink.event(&Event::Resolving { name });
     let resolved = resolver.resolve(name).await?;
     sink.event(&Event::Resolved { name: &resolved.name, descriptor: &resolved.descriptor });
+    let leased = LeasedStore::hold(store, Labels::new()).await?;
+    let pulled =
+        pull_resolved(Arc::clone(&leased) as Arc<dyn Store>, images, resolver, resolved, options).await;
+    // What failed is told first; what it fetched may be collected, for nobody is at work on it.
+    let released = leased.release().await;
+    let image = pulled?;
+    released?;
+    Ok(image)
+}
+
+/// Brings what a name was found to mean into a store where a lease holds it, and records it.
+async fn pull_resolved(
+    store: Arc<dyn Store>,
+    images: &dyn ImageStore,
+    resolver: &dyn Resolver,
+    resolved: Resolved,
+    options: PullOptions,
+) -> Result<Image> {
+    let sink = Arc::clone(&options.sink);
     let fetcher = resolver.fetcher(&resolved.name).await?;
     // That an image is for other machines is found out before its layers are fetched.
     let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
@@ -173,5 +193,6 @@ pub async fn pull(
     dispatch(handler, vec![resolved.descriptor.clone()], Some(limiter), options.limits).await?;
 
     let image = Image::new(resolved.name, resolved.descriptor).with_labels(options.labels);
+    let name = image.name.clone();
     record::put(images, image).await.context(|| format!("cannot record the image {name}"))
 }

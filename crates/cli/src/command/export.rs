@@ -1,10 +1,10 @@
 //! `wharf export`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use wharf_archive::ExportOptions;
-use wharf_content::{Error, Result};
+use wharf_content::{Error, Labels, LeasedStore, Provider, Result};
 
 use crate::{
     args::{Format, PlatformArgs},
@@ -59,14 +59,21 @@ impl Export {
         }
         let progress = progress::start(&context.global);
         options = options.with_sink(progress.sink());
-        let provider = context.provider().await?;
+        // Somebody may remove the images and collect meanwhile.
+        let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+        for image in &images {
+            leased.add(&image.target.digest).await?;
+        }
+        let provider: Arc<dyn Provider> = Arc::clone(&leased) as Arc<dyn Provider>;
         let outcome = if is_stdout {
             wharf_archive::export(provider, &images, &options, &mut tokio::io::stdout()).await
         } else {
             wharf_archive::export_to_file(&self.output, provider, &images, &options).await
         };
         progress.finish(outcome.is_ok());
+        let released = leased.release().await;
         outcome?;
+        released?;
         // Where the archive itself is the datum, nothing else goes to standard output.
         if is_stdout {
             return Ok(());

@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use wharf_content::{Descriptor, Error, ErrorKind, Labels, Result, filter::FilterSet};
+use wharf_content::{Descriptor, Error, ErrorKind, Labels, Result, filter::FilterSet, gc::CollectOptions};
 use wharf_images::{
-    Image, Selection,
+    Image, Selection, collect,
     image::{check, present_platforms},
 };
 
@@ -118,6 +118,9 @@ pub(crate) struct Remove {
     /// The images
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    /// Collect what they kept before returning, as `wharf gc` does
+    #[arg(long)]
+    sync: bool,
 }
 
 impl Remove {
@@ -135,6 +138,9 @@ impl Remove {
                 Err(error) if error.kind() == ErrorKind::NotFound => failed.push(error),
                 Err(error) => return Err(error),
             }
+        }
+        if self.sync {
+            collect(context.store().await?.as_ref(), &CollectOptions::new()).await?;
         }
         let Some(last) = failed.pop() else { return Ok(()) };
         for error in failed {

@@ -1,14 +1,16 @@
 //! `wharf pull`.
 
+use std::sync::Arc;
+
 use clap::Args;
-use wharf_content::{Error, Labels, Result};
+use wharf_content::{Resource, Result};
 use wharf_images::Selection;
 use wharf_remotes::PullOptions;
 
 use crate::{
     args::{Format, PlatformArgs, RegistryArgs},
     context::Context,
-    output, progress,
+    labels, output, progress,
 };
 
 /// Arguments of `pull`.
@@ -25,6 +27,9 @@ pub(crate) struct Pull {
     /// Set a label on the image; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// Hold what is pulled by this lease as well, whatever becomes of the image
+    #[arg(long, value_name = "ID")]
+    lease: Option<String>,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
@@ -33,10 +38,14 @@ pub(crate) struct Pull {
 
 impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let labels = labels(&self.labels)?;
+        let labels = labels::parse(&self.labels)?;
         let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
         let (resolver, name) = context.resolver(&self.reference, &self.registry)?;
         let (store, images) = (context.store().await?, context.images().await?);
+        if let (Some(id), Some(leases)) = (&self.lease, store.leases()) {
+            // Found out before anything is fetched.
+            leases.resources(id).await?;
+        }
         let progress = progress::start(&context.global);
         let options = PullOptions::new()
             .with_selection(selection)
@@ -44,10 +53,14 @@ impl Pull {
             .with_concurrency(self.registry.max_concurrent_downloads)
             .with_catalogue(context.catalogue.clone())
             .with_sink(progress.sink());
-        let outcome = wharf_remotes::pull(store, images.as_ref(), resolver.as_ref(), &name, options).await;
+        let outcome =
+            wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
         progress.finish(outcome.is_ok());
         let image = outcome?;
         let digest = &image.target.digest;
+        if let (Some(id), Some(leases)) = (&self.lease, store.leases()) {
+            leases.add_resource(id, &Resource::Content(digest.clone())).await?;
+        }
         match context.global.format {
             Format::Json => output::json(&serde_json::json!({ "name": image.name, "target": image.target })),
             Format::Text if context.global.quiet => output::line(digest.as_str()),
@@ -55,12 +68,4 @@ impl Pull {
             Format::Text => output::line(&format!("{}@{digest}", image.name)),
         }
     }
-}
-
-fn labels(texts: &[String]) -> Result<Labels> {
-    let parse = |text: &String| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Error::invalid_argument(format!("{text:?} is not a label: expected KEY=VALUE"))),
-    };
-    texts.iter().map(parse).collect()
 }

@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result, ResultExt},
     filter::Fields,
     labels::{self, Labels},
+    metadata::{from_nanos, to_nanos},
     store::{BlobReader, Info},
 };
 
@@ -208,15 +209,6 @@ pub(super) fn delete(inner: &Inner, digest: &Digest) -> Result<()> {
         connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
         Ok(())
     })
-}
-
-/// Nanoseconds since 1970, which reach to the year 2262.
-fn to_nanos(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
-fn from_nanos(nanos: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 impl Fields for Info {

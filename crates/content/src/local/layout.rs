@@ -13,16 +13,18 @@ use crate::{
     metadata::{self, Metadata},
 };
 
-use super::{Inner, atomic};
+use super::{Inner, atomic, leases};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const EMPTY_INDEX: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
-/// Labels and the time of their last change, one row per blob that ever had any.
-const TABLES: &[&str] =
-    &["CREATE TABLE content (digest TEXT PRIMARY KEY, updated_at INTEGER NOT NULL, labels TEXT NOT NULL) \
-     WITHOUT ROWID"];
+/// First labels and the time of their last change, one row for each blob that ever had any; then leases.
+const TABLES: &[&str] = &[
+    "CREATE TABLE content (digest TEXT PRIMARY KEY, updated_at INTEGER NOT NULL, labels TEXT NOT NULL) \
+     WITHOUT ROWID",
+    leases::TABLES,
+];
 
 impl Inner {
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -53,6 +55,7 @@ pub(super) fn open(root: &Path) -> Result<Metadata> {
             make_dir(&root.join("blobs").join(algorithm.as_str()))?;
         }
         make_dir(&root.join("ingest"))?;
+        make_dir(&root.join("leases"))?;
         for (name, text) in [("index.json", EMPTY_INDEX), ("oci-layout", OCI_LAYOUT)] {
             let path = root.join(name);
             if !path.exists() {
@@ -63,6 +66,26 @@ pub(super) fn open(root: &Path) -> Result<Metadata> {
     };
     make().context(cannot)?;
     Ok(metadata)
+}
+
+/// Removes what killed processes may have left, while nobody adds anything: temporary files of the view, and ingests without a name.
+pub(super) fn sweep(inner: &Inner) -> Result<()> {
+    let sweep = || -> io::Result<()> {
+        for entry in fs::read_dir(&inner.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(".tmp") && entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        for entry in fs::read_dir(inner.ingest_dir())? {
+            // Fails for a directory that is not empty, which is an ingest.
+            drop(fs::remove_dir(entry?.path()));
+        }
+        Ok(())
+    };
+    sweep().context(|| format!("cannot tidy up {}", inner.root.display()))
 }
 
 fn make_root(root: &Path) -> io::Result<()> {

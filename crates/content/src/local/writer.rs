@@ -20,12 +20,14 @@ use crate::{
     digest::{Algorithm, Digest, Hasher},
     error::{Error, ErrorKind, Result, ResultExt},
     labels,
+    lease::Resource,
     store::{CommitOptions, IngestOptions, Status, Writer},
 };
 
 use super::{
     Inner, blob,
     ingest::{self, Locked},
+    leases,
 };
 
 /// A batch is handed over when it has this many bytes.
@@ -46,6 +48,7 @@ struct Core {
     file: File,
     hasher: Hasher,
     reference: String,
+    lease: Option<String>,
 }
 
 #[derive(Debug)]
@@ -64,15 +67,21 @@ impl std::fmt::Debug for Core {
 
 /// Opens a writer: new, or resumed with all that is there hashed again.
 pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWriter> {
-    let IngestOptions { reference, digest, total } = options;
+    let IngestOptions { reference, digest, total, lease } = options;
     if reference.is_empty() {
         return Err(Error::invalid_argument("an ingest needs a reference"));
     }
-    let refuse_present = || match &digest {
-        Some(digest) if blob::exists(&inner, digest)? => {
-            Err(Error::already_exists(format!("content {digest} is already in the store")))
+    // Who is told that the content is there relies on it: the lease holds it before a collection can begin.
+    let refuse_present = || {
+        let _gate = inner.metadata.share()?;
+        match (&digest, &lease) {
+            (Some(digest), _) if blob::exists(&inner, digest)? => {
+                hold(&inner, lease.as_deref(), digest)?;
+                Err(Error::already_exists(format!("content {digest} is already in the store")))
+            }
+            (_, Some(lease)) => inner.metadata.read_blocking(|connection| leases::require(connection, lease)),
+            _ => Ok(()),
         }
-        _ => Ok(()),
     };
     refuse_present()?;
     let locked = ingest::lock(&inner, &reference, true)?;
@@ -96,7 +105,7 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     let hasher = rehash(&mut file, algorithm).context(cannot)?;
     status.offset = file.stream_position().context(cannot)?;
     status.expected = digest;
-    let core = Core { inner, locked, file, hasher, reference };
+    let core = Core { inner, locked, file, hasher, reference, lease };
     Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), batch: Vec::new(), batch_len: 0 })
 }
 
@@ -167,12 +176,18 @@ impl Core {
     fn publish(&self, digest: &Digest, options: &CommitOptions) -> Result<()> {
         let cannot = || format!("cannot commit {digest}");
         let target = self.inner.blob_path(digest);
+        let gate = self.inner.metadata.share()?;
         if blob::exists(&self.inner, digest)? {
+            hold(&self.inner, self.lease.as_deref(), digest)?;
             self.locked.remove().context(cannot)?;
             return Err(Error::already_exists(format!("content {digest} is already in the store")));
         }
+        // Syncing takes long, and needs nothing of the store to stand still.
+        drop(gate);
         self.file.set_permissions(fs::Permissions::from_mode(0o444)).context(cannot)?;
         self.file.sync_all().context(cannot)?;
+        // No collection may see the blob before the lease that holds it.
+        let _gate = self.inner.metadata.share()?;
         ingest::publish(&self.locked, &target).context(cannot)?;
         if !options.labels.is_empty() {
             let now = self.inner.now();
@@ -181,8 +196,16 @@ impl Core {
                 .write_blocking(|connection| blob::save_labels(connection, digest, &options.labels, now))
                 .context(cannot)?;
         }
+        hold(&self.inner, self.lease.as_deref(), digest)?;
         self.locked.remove().context(cannot)
     }
+}
+
+/// Attaches a blob to the lease under which it is written.
+fn hold(inner: &Inner, lease: Option<&str>, digest: &Digest) -> Result<()> {
+    let Some(lease) = lease else { return Ok(()) };
+    let resource = Resource::Content(digest.clone());
+    inner.metadata.write_blocking(|connection| leases::add(connection, lease, &resource))
 }
 
 /// Writes all chunks in as few calls as the system allows.

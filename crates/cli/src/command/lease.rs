@@ -1,0 +1,184 @@
+//! `wharf lease ls`, `create` and `rm`.
+
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use wharf_content::{
+    Error, ErrorKind, Lease as Record, LeaseManager, LeaseOptions, Result, Store, filter::FilterSet,
+};
+
+use crate::{args::Format, context::Context, exit, labels, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lease {
+    /// List leases
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Make a lease, which holds what is pulled under it (`wharf pull --lease ID`)
+    Create(Create),
+    /// Remove leases; what they held stays until it is collected
+    #[command(visible_alias = "remove")]
+    Rm(Remove),
+}
+
+/// Arguments of `lease ls`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// List only what one of these matches; fields: id, labels.KEY
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// Arguments of `lease create`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The id; a random one where there is none
+    #[arg(long)]
+    id: Option<String>,
+    /// How long the lease lasts, such as 90s, 30m, 24h or 7d; for ever where there is no limit
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    expire: Option<Duration>,
+    /// Labels; `containerd.io/gc.flat=true` holds content without what it refers to
+    #[arg(value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+}
+
+/// Arguments of `lease rm`.
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The leases
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number with a unit: 90s, 30m, 24h or 7d".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)
+}
+
+impl Lease {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let store = context.store().await?;
+        let leases = leases(store.as_ref())?;
+        match self {
+            Self::Ls(list) => list.run(context, leases).await,
+            Self::Create(create) => create.run(context, leases).await,
+            Self::Rm(remove) => remove.run(context, leases).await,
+        }
+    }
+}
+
+fn leases(store: &dyn Store) -> Result<&dyn LeaseManager> {
+    store.leases().ok_or_else(|| Error::not_implemented("this store keeps everything and has no leases"))
+}
+
+fn time(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
+}
+
+impl List {
+    async fn run(self, context: &Context, leases: &dyn LeaseManager) -> Result<()> {
+        let found = leases.list_leases(&FilterSet::parse(&self.filters)?).await?;
+        if context.global.quiet && context.global.format == Format::Text {
+            return found.iter().try_for_each(|lease| output::line(&output::escape(&lease.id)));
+        }
+        let mut described = Vec::with_capacity(found.len());
+        for lease in found {
+            // Released between the listing and now.
+            let resources = match leases.resources(&lease.id).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                resources => resources?,
+            };
+            let is_held = leases.is_held(&lease.id).await?;
+            described.push((lease, resources.len(), is_held));
+        }
+        if context.global.format == Format::Json {
+            let list: Vec<_> = described
+                .iter()
+                .map(|(lease, resources, is_held)| {
+                    json!({
+                        "id": lease.id, "created": time(lease.created_at), "labels": lease.labels,
+                        "resources": resources, "held": is_held,
+                    })
+                })
+                .collect();
+            return output::json(&list);
+        }
+        let rows: Vec<Vec<String>> =
+            described.iter().map(|(lease, count, held)| row(lease, *count, *held)).collect();
+        output::write(output::table(&["ID", "CREATED", "EXPIRES", "HELD", "RESOURCES"], &rows).as_bytes())
+    }
+}
+
+fn row(lease: &Record, resources: usize, is_held: bool) -> Vec<String> {
+    vec![
+        lease.id.clone(),
+        time(lease.created_at),
+        lease.expires_at().map_or_else(|| "never".into(), time),
+        if is_held { "by a process".into() } else { "-".into() },
+        resources.to_string(),
+    ]
+}
+
+impl Create {
+    async fn run(self, context: &Context, leases: &dyn LeaseManager) -> Result<()> {
+        let mut options = LeaseOptions::new().with_labels(labels::parse(&self.labels)?);
+        if let Some(id) = self.id {
+            options = options.with_id(id);
+        }
+        if let Some(duration) = self.expire {
+            options = options.lasting(duration);
+        }
+        let lease = leases.create_lease(options).await?;
+        match context.global.format {
+            Format::Json => output::json(&json!({
+                "id": lease.id, "created": time(lease.created_at), "labels": lease.labels,
+            })),
+            Format::Text => output::line(&output::escape(&lease.id)),
+        }
+    }
+}
+
+impl Remove {
+    /// Removes what is there, and fails if one was not.
+    async fn run(self, context: &Context, leases: &dyn LeaseManager) -> Result<()> {
+        let mut failed = None;
+        for id in &self.ids {
+            match leases.delete_lease(id).await {
+                Ok(()) => output::line(&output::escape(id))?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    if let Some(before) = failed.replace(error) {
+                        exit::report(&before, context.global.format);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604_800), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
+        }
+        for bad in ["", "5", "h", "5w", "-5s", "1.5h", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
