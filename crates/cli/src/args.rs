@@ -143,6 +143,9 @@ pub(crate) enum Command {
     Config(command::raw::Config),
     /// Write images to an archive
     Export(command::export::Export),
+    /// Look after the store's blobs and ingests themselves
+    #[command(subcommand, visible_alias = "c")]
+    Content(command::content::Content),
     /// Serve the store as a registry
     Serve(command::serve::Serve),
     /// Remove what nothing keeps
@@ -150,6 +153,8 @@ pub(crate) enum Command {
     /// List, make and remove leases, which keep content that no image names
     #[command(subcommand, visible_alias = "leases")]
     Lease(command::lease::Lease),
+    /// Hash everything again, say what is wrong with which image, and repair it
+    Verify(command::verify::Verify),
     /// List everything that is registered: built in or by plugins
     Plugins(command::plugins::Plugins),
     /// Print the version

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub(crate) mod content;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod images;
@@ -10,6 +11,7 @@ pub(crate) mod pull;
 pub(crate) mod raw;
 pub(crate) mod serve;
 pub(crate) mod tree;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use wharf_content::Result;
@@ -35,9 +37,11 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Manifest(command) => command.run(context).await,
         Command::Config(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
+        Command::Content(command) => command.run(context).await,
         Command::Serve(command) => command.run(context).await,
         Command::Gc(command) => command.run(context).await,
         Command::Lease(command) => command.run(context).await,
+        Command::Verify(command) => command.run(context).await,
         Command::Plugins(command) => command.run(context),
         Command::Version(command) => command.run(context),
     }

@@ -115,11 +115,17 @@ impl Context {
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
-        let transport = self.catalogue.find::<Transports>(location.scheme)?.ok_or_else(|| {
-            Error::invalid_argument(format!("this program has no transport {:?}", location.scheme))
-        })?;
+        Ok((self.transport(location.scheme, registry)?, location.rest.to_owned()))
+    }
+
+    /// The resolver of a transport.
+    pub(crate) fn transport(&self, scheme: &str, registry: &RegistryArgs) -> Result<Arc<dyn Resolver>> {
+        let transport = self
+            .catalogue
+            .find::<Transports>(scheme)?
+            .ok_or_else(|| Error::invalid_argument(format!("this program has no transport {scheme:?}")))?;
         let options = TransportOptions::new().with_catalogue(self.catalogue.clone()).with(settings(registry));
-        Ok((transport.resolver(&options)?, location.rest.to_owned()))
+        transport.resolver(&options)
     }
 }
 

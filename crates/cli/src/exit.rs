@@ -88,6 +88,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         (Code::NotFound, _) if error.to_string().starts_with("no match for platform") => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
+        (Code::Mismatch, _) if error.report().contains(" is damaged: ") => {
+            Some("`wharf verify --repair` moves damaged content away and fetches it again")
+        }
         (Code::NotFound, _) if error.to_string().starts_with("there is no image") => {
             Some("`wharf images ls` lists the images, `wharf pull` fetches one")
         }

@@ -1,9 +1,11 @@
 //! The program as a user runs it: what it prints where, and how it exits.
 
+mod support;
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,68 +14,7 @@ use wharf_content::{Catalogue, read_blob};
 use wharf_images::{Image, Selection, image};
 use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry, image::noise};
 
-/// A directory of its own, and the program that works in it.
-struct Wharf {
-    dir: tempfile::TempDir,
-}
-
-impl Wharf {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("temporary directory") }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-        command.env("WHARF_ROOT", self.dir.path().join("store")).env_remove("WHARF_LOG").args(arguments);
-        command
-    }
-
-    /// Runs on another thread, so that a registry in this process can answer.
-    async fn run(&self, arguments: &[&str]) -> Done {
-        let mut command = self.command(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
-        Done(output.expect("the program runs"))
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
-    }
-}
-
-struct Done(Output);
-
-impl Done {
-    fn code(&self) -> i32 {
-        self.0.status.code().expect("it exits by itself")
-    }
-
-    fn out(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout).into_owned()
-    }
-
-    fn err(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    #[track_caller]
-    fn succeeded(self) -> String {
-        assert_eq!(self.code(), 0, "{}", self.err());
-        self.out()
-    }
-
-    #[track_caller]
-    fn failed(self, code: i32) -> String {
-        assert_eq!(self.code(), code, "{}", self.err());
-        assert_eq!(self.out(), "", "standard output is for data");
-        self.err()
-    }
-}
-
-fn three_platforms() -> ImageFixture {
-    ["linux/amd64", "linux/arm64", "linux/s390x"].into_iter().fold(ImageFixture::new(), |image, platform| {
-        image.with(platform, vec![Layer::noise("data", 5_000, 1), Layer::of("platform", platform)])
-    })
-}
+use support::{Wharf, three_platforms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corridor() {

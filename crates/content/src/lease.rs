@@ -24,6 +24,7 @@ use crate::{
         BlobReader, Exclusive, Info, IngestManager, IngestOptions, Ingester, Manager, Provider, Status,
         Store, Visit, Writer,
     },
+    verify::Custodian,
 };
 
 /// Label with the time (RFC 3339) after which a lease holds nothing and an image is no root.
@@ -346,6 +347,10 @@ impl Store for LeasedStore {
 
     fn leases(&self) -> Option<&dyn LeaseManager> {
         self.store.leases()
+    }
+
+    fn custodian(&self) -> Option<&dyn Custodian> {
+        self.store.custodian()
     }
 
     async fn exclusive(&self) -> Result<Option<Exclusive>> {

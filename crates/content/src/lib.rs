@@ -3,6 +3,8 @@
 
 pub mod backoff;
 pub mod blocking;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod copying;
 pub mod descriptor;
 pub mod digest;
@@ -18,6 +20,7 @@ pub mod plugin;
 pub mod reading;
 pub mod store;
 pub mod url;
+pub mod verify;
 
 mod builtin;
 

@@ -9,6 +9,7 @@
 //! ingest/<sha256(ref)>/updatedat         RFC 3339
 //! ingest/<sha256(ref)>/total             the expected size, if it is known
 //! leases/<sha256(id)>                    locked by the process that holds the lease
+//! quarantine/<alg>-<hex>-<time>          a damaged blob that was moved out of the way
 //! gc.lock                                shared by who adds something, exclusive to a collection
 //! metadata.db                            labels and leases here; the layers above keep tables of their own in it
 //! ```
@@ -19,9 +20,11 @@
 pub mod atomic;
 
 mod blob;
+mod durability;
 mod ingest;
 mod layout;
 mod leases;
+mod quarantine;
 mod writer;
 
 use std::{
@@ -46,7 +49,10 @@ use crate::{
         BlobReader, Exclusive, Info, IngestManager, IngestOptions, Ingester, Manager, Provider, Status,
         Store, Visit, Writer,
     },
+    verify::Custodian,
 };
+
+pub use durability::Durability;
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -55,6 +61,7 @@ type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 #[non_exhaustive]
 pub struct LocalOptions {
     clock: Clock,
+    durability: Durability,
 }
 
 impl LocalOptions {
@@ -64,17 +71,24 @@ impl LocalOptions {
         self.clock = Arc::new(clock);
         self
     }
+
+    /// Chooses what survives a power cut; all that was committed, unless this says otherwise.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
 }
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemTime::now) }
+        Self { clock: Arc::new(SystemTime::now), durability: Durability::default() }
     }
 }
 
 impl fmt::Debug for LocalOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalOptions").finish_non_exhaustive()
+        f.debug_struct("LocalOptions").field("durability", &self.durability).finish_non_exhaustive()
     }
 }
 
@@ -89,6 +103,7 @@ struct Inner {
     root: PathBuf,
     metadata: Metadata,
     clock: Clock,
+    durability: Durability,
 }
 
 impl Inner {
@@ -121,7 +136,9 @@ impl LocalStore {
         let root = root.into();
         blocking::run(move || {
             let metadata = layout::open(&root)?;
-            Ok(Self { inner: Arc::new(Inner { root, metadata, clock: options.clock }) })
+            let LocalOptions { clock, durability } = options;
+            durability.apply(&metadata)?;
+            Ok(Self { inner: Arc::new(Inner { root, metadata, clock, durability }) })
         })
         .await
     }
@@ -223,6 +240,10 @@ impl Store for LocalStore {
     }
 
     fn leases(&self) -> Option<&dyn LeaseManager> {
+        Some(self)
+    }
+
+    fn custodian(&self) -> Option<&dyn Custodian> {
         Some(self)
     }
 

@@ -105,11 +105,13 @@ impl Ingester for MemoryStore {
                 "ingest {reference:?} is locked: another writer is at work on it"
             )));
         };
-        if let (Some(before), Some(now)) = (ingest.status.total, total)
-            && before != now
+        if let (Some(before), Some(total)) = (ingest.status.total, total)
+            && before != total
         {
             data.clear();
+            ingest.status.started_at = now;
         }
+        ingest.status.offset = data.len() as u64;
         ingest.status.total = total.or(ingest.status.total);
         ingest.status.updated_at = now;
         let mut status = ingest.status.clone();
@@ -179,6 +181,9 @@ impl Writer for MemoryWriter {
         }
         self.data()?.clear();
         self.status.offset = 0;
+        if let Some(ingest) = self.store.lock().ingests.get_mut(&self.status.reference) {
+            ingest.status.offset = 0;
+        }
         Ok(())
     }
 

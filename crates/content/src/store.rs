@@ -16,6 +16,7 @@ use crate::{
     labels::Labels,
     lease::{Hold, LeaseManager},
     metadata::Metadata,
+    verify::Custodian,
 };
 
 /// What a store knows of one committed blob. Only the labels can be changed.
@@ -161,7 +162,8 @@ impl CommitOptions {
     }
 }
 
-/// Writes one blob from its start to its commit. Dropping a writer keeps its progress and frees the ingest.
+/// Writes one blob from its start to its commit. Dropping a writer keeps its progress and frees the ingest,
+/// as soon as what it has taken is written.
 #[async_trait]
 pub trait Writer: Debug + Send + 'static {
     /// Appends bytes.
@@ -183,7 +185,10 @@ pub trait Writer: Debug + Send + 'static {
     /// Throws the bytes away; only `size` 0 is possible.
     ///
     /// # Errors
-    /// `InvalidArgument` for any other size.
+    /// `InvalidArgument` for any other size; `FailedPrecondition` after close or commit.
+    ///
+    /// # Cancellation
+    /// All the bytes are there or none, and the writer may be closed.
     async fn truncate(&mut self, size: u64) -> Result<()>;
 
     /// Verifies and publishes the blob. Afterwards the writer is closed.
@@ -281,6 +286,11 @@ pub trait Store: Provider + Ingester + Manager + IngestManager {
 
     /// The store's leases; `None` for a store that is never collected.
     fn leases(&self) -> Option<&dyn LeaseManager> {
+        None
+    }
+
+    /// What is done about damage; `None` for a store that has no files that could be damaged.
+    fn custodian(&self) -> Option<&dyn Custodian> {
         None
     }
 

@@ -323,3 +323,20 @@ async fn stores_open_by_scheme() {
     assert!(error.to_string().contains("file, memory"), "{error}");
     assert_eq!(kind(open_store("/x", &Catalogue::empty()).await.map(drop)), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn an_ingest_whose_commit_was_cut_short_can_be_written_again() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = local(dir.path()).await;
+    let mut writer = store.writer(IngestOptions::new("r")).await.expect("opens");
+    writer.write("da".into()).await.expect("writes");
+    writer.close().await.expect("closes");
+    let data = store.root().join("ingest").join(Digest::sha256(b"r").hex()).join("data");
+    let mode = |path: &Path| std::fs::metadata(path).expect("exists").permissions().mode() & 0o777;
+    // As a process leaves it that is killed between taking the write bits away and renaming.
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o444)).expect("changes the mode");
+    let mut writer = store.writer(IngestOptions::new("r")).await.expect("opens");
+    assert_eq!(mode(&data), 0o600);
+    writer.write("ta".into()).await.expect("writes");
+    writer.commit(None, Some(&Digest::sha256(b"data")), CommitOptions::default()).await.expect("commits");
+}

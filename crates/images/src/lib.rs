@@ -15,6 +15,7 @@ pub mod reference;
 pub mod sniff;
 pub mod stage;
 pub mod transport;
+pub mod verify;
 pub mod walk;
 
 #[doc(hidden)]

@@ -140,6 +140,22 @@ pub trait ImageStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when there is no such name, or its target is not `expected`.
     async fn delete(&self, name: &str, expected: Option<&Descriptor>) -> Result<()>;
+
+    /// Says what is wrong with the view of the records that other programs read; `None` where nothing is, or there is no view.
+    ///
+    /// # Errors
+    /// Those of the records. A view that cannot be read is wrong and no error.
+    async fn stale_view(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Writes the view again.
+    ///
+    /// # Errors
+    /// Those of the records and of the system.
+    async fn rewrite_view(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The image records of a store: in its database where it has one, else in memory.

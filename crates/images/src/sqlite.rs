@@ -3,7 +3,12 @@
 //! The database is the truth. `index.json` is written whole to a temporary file and renamed while the change still holds the
 //! database's lock, so that it never shows a mixture and the last change is the last to be written.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -204,4 +209,35 @@ impl ImageStore for SqliteImages {
         })
         .await
     }
+
+    async fn stale_view(&self) -> Result<Option<String>> {
+        let path = self.index_path();
+        // In a transaction, since the view is written before the change that it shows is committed.
+        self.metadata.write(move |connection| difference(&path, &index_json(&select_all(connection)?)?)).await
+    }
+
+    async fn rewrite_view(&self) -> Result<()> {
+        self.change(|_| Ok(())).await
+    }
+}
+
+/// What is wrong with the view: it says what the records say, whatever its spelling, or it is stale.
+fn difference(path: &Path, expected: &[u8]) -> Result<Option<String>> {
+    let cannot = |error| Ok(Some(format!("it cannot be read: {error}")));
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Ok(Some("it is not a regular file".into())),
+        Ok(_) => {}
+        Err(error) => return cannot(error),
+    }
+    // Read as far as the right one reaches, and a little more for its spelling.
+    let limit = 2 * expected.len() as u64 + 4096;
+    let mut found = Vec::new();
+    if let Err(error) = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut found)) {
+        return cannot(error);
+    }
+    let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    if found == expected || value(&found).is_some_and(|found| Some(found) == value(expected)) {
+        return Ok(None);
+    }
+    Ok(Some("it does not say what the records say".into()))
 }

@@ -58,6 +58,11 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// # Cancellation
     /// Dropping the stream ends the transfer.
     async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream>;
+
+    /// The repository that the content is from, as `domain/path`; `None` where that is not a registry's.
+    fn repository(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Makes resolvers for the locations of one scheme.

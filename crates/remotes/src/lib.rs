@@ -5,6 +5,8 @@ pub mod error;
 pub mod fetch;
 pub mod lazy;
 pub mod pull;
+pub mod repair;
+pub mod source;
 
 #[cfg(feature = "http")]
 pub mod registry;
@@ -15,3 +17,5 @@ pub use error::RemoteError;
 pub use fetch::{Fetch, fetch_into};
 pub use lazy::LazyProvider;
 pub use pull::{PullOptions, pull};
+pub use repair::{RepairOptions, Repaired, repair};
+pub use source::DistributionSource;

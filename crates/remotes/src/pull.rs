@@ -15,7 +15,7 @@ use wharf_images::{
     transport::{Resolved, Resolver},
 };
 
-use crate::{fetch::Fetch, lazy::LazyProvider};
+use crate::{fetch::Fetch, lazy::LazyProvider, source::DistributionSource};
 
 /// How many pieces of content are fetched at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -173,6 +173,9 @@ async fn pull_resolved(
         .with_sink(Arc::clone(&sink));
     image::check_platform(&ahead, &resolved.descriptor, &options.selection, &options.catalogue).await?;
 
+    let source = fetcher
+        .repository()
+        .and_then(|name| DistributionSource::new(Arc::clone(&store) as Arc<dyn Manager>, name));
     let fetch = Fetch::new(Arc::clone(&store), fetcher, Arc::clone(&sink), options.catalogue.clone());
     let children = Children::new(Arc::clone(&store) as Arc<dyn Provider>)
         .with_catalogue(options.catalogue.clone())
@@ -183,6 +186,7 @@ async fn pull_resolved(
     let mut chain = options.handlers;
     chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);
     chain.push(Arc::new(fetch));
+    chain.extend(source.map(|source| Arc::new(source) as Arc<dyn Handler>));
     chain.extend(stage::handlers(&options.catalogue, Stage::AfterFetch, &context)?);
     chain.push(Arc::new(children));
     let mut handler: Arc<dyn Handler> = Arc::new(Chain::from_iter(chain));

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    fs::{self, File, Metadata as FileMetadata, OpenOptions},
+    fs::{self, File, FileType, Metadata as FileMetadata, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     sync::Arc,
@@ -22,9 +22,10 @@ use crate::{
     labels::{self, Labels},
     metadata::{from_nanos, to_nanos},
     store::{BlobReader, Info},
+    verify::NotAFile,
 };
 
-use super::{Inner, atomic};
+use super::{Inner, quarantine::kind_of};
 
 /// An open blob.
 #[derive(Debug)]
@@ -39,23 +40,22 @@ pub(super) fn open(inner: &Inner, digest: &Digest) -> Result<Blob> {
     let path = inner.blob_path(digest);
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&path);
-    let file = match opened {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return Err(not_regular(digest));
-        }
-        opened => opened.map_err(|error| absent_or_io(digest, error))?,
-    };
+    let file = opened.map_err(|error| match fs::symlink_metadata(&path) {
+        Ok(metadata) if !metadata.is_file() => not_regular(digest, metadata.file_type()),
+        _ => absent_or_io(digest, error),
+    })?;
     let metadata = file.metadata().context(|| format!("cannot read blob {digest}"))?;
     if !metadata.is_file() {
-        return Err(not_regular(digest));
+        return Err(not_regular(digest, metadata.file_type()));
     }
     Ok(Blob { file: Arc::new(file), size: metadata.len(), digest: digest.clone() })
 }
 
-fn not_regular(digest: &Digest) -> Error {
+fn not_regular(digest: &Digest, found: FileType) -> Error {
     Error::data_loss(format!(
         "blob {digest} is damaged: its file is not a regular file; remove it and pull the image again"
     ))
+    .with_source(NotAFile(kind_of(found)))
 }
 
 fn absent_or_io(digest: &Digest, error: io::Error) -> Error {
@@ -104,7 +104,7 @@ impl BlobReader for Blob {
 fn stat(inner: &Inner, digest: &Digest) -> Result<FileMetadata> {
     let metadata =
         fs::symlink_metadata(inner.blob_path(digest)).map_err(|error| absent_or_io(digest, error))?;
-    if metadata.is_file() { Ok(metadata) } else { Err(not_regular(digest)) }
+    if metadata.is_file() { Ok(metadata) } else { Err(not_regular(digest, metadata.file_type())) }
 }
 
 /// Fails with `NotFound` where the blob is absent.
@@ -125,11 +125,23 @@ fn describe(connection: &Connection, digest: &Digest, metadata: &FileMetadata) -
         .optional()?;
     if let Some((updated_at, text)) = row {
         info.updated_at = from_nanos(updated_at);
-        info.labels = serde_json::from_str(&text).map_err(|error| {
-            Error::data_loss(format!("the labels of {digest} are damaged")).with_source(error)
-        })?;
+        info.labels = read_labels(digest, &text)?;
     }
     Ok(info)
+}
+
+fn read_labels(digest: &Digest, text: &str) -> Result<Labels> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::data_loss(format!("the labels of {digest} are damaged")).with_source(error))
+}
+
+/// The labels that are written down, whatever is in the blob's place.
+pub(super) fn labels(inner: &Inner, digest: &Digest) -> Result<Labels> {
+    inner.metadata.read_blocking(|connection| {
+        let mut query = connection.prepare_cached("SELECT labels FROM content WHERE digest = ?1")?;
+        let text = query.query_row([digest.as_str()], |row| row.get::<_, String>(0)).optional()?;
+        text.map_or_else(|| Ok(Labels::new()), |text| read_labels(digest, &text))
+    })
 }
 
 pub(super) fn info(inner: &Inner, digest: &Digest) -> Result<Info> {
@@ -137,7 +149,7 @@ pub(super) fn info(inner: &Inner, digest: &Digest) -> Result<Info> {
     inner.metadata.read_blocking(|connection| describe(connection, digest, &metadata))
 }
 
-/// Describes those of `digests` that are still there.
+/// Describes those of `digests` that are still there and are files.
 pub(super) fn infos(inner: &Inner, digests: &[Digest]) -> Result<Vec<Info>> {
     inner.metadata.read_blocking(|connection| {
         let mut infos = Vec::with_capacity(digests.len());
@@ -145,6 +157,8 @@ pub(super) fn infos(inner: &Inner, digests: &[Digest]) -> Result<Vec<Info>> {
             match stat(inner, digest) {
                 Ok(metadata) => infos.push(describe(connection, digest, &metadata)?),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // One damaged name must not hide all the others; verification tells of it.
+                Err(error) if error.kind() == ErrorKind::DataLoss => tracing::warn!("{error}"),
                 Err(error) => return Err(error),
             }
         }
@@ -204,7 +218,7 @@ pub(super) fn list(inner: &Inner) -> Result<Vec<Digest>> {
 pub(super) fn delete(inner: &Inner, digest: &Digest) -> Result<()> {
     let path = inner.blob_path(digest);
     fs::remove_file(&path).map_err(|error| absent_or_io(digest, error))?;
-    atomic::sync_parent(&path).context(|| format!("cannot remove blob {digest}"))?;
+    inner.durability.sync_parent(&path).context(|| format!("cannot remove blob {digest}"))?;
     inner.metadata.write_blocking(|connection| {
         connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
         Ok(())

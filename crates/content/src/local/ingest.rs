@@ -17,7 +17,7 @@ use crate::{
     store::Status,
 };
 
-use super::{Inner, atomic};
+use super::Inner;
 
 pub(super) const DATA: &str = "data";
 const REF: &str = "ref";
@@ -200,7 +200,7 @@ impl Fields for Status {
 }
 
 /// The directory entry of an ingest need not be durable; that of a blob must.
-pub(super) fn publish(locked: &Locked, target: &Path) -> io::Result<()> {
+pub(super) fn publish(inner: &Inner, locked: &Locked, target: &Path) -> io::Result<()> {
     fs::rename(locked.dir.join(DATA), target)?;
-    atomic::sync_parent(target)
+    inner.durability.sync_parent(target)
 }

@@ -13,7 +13,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::task::{self, JoinHandle};
+use tokio::{
+    runtime::Handle,
+    task::{self, JoinHandle},
+};
 
 use crate::{
     blocking,
@@ -94,6 +97,11 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     let mut status = locked.begin(&reference, total, inner.now())?;
     let algorithm = digest.as_ref().map_or(Algorithm::default(), Digest::algorithm);
     let path = locked.dir.join(ingest::DATA);
+    // A commit that was cut short may have taken the write bits away already.
+    match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        changed => changed.context(cannot)?,
+    }
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -133,6 +141,13 @@ impl Core {
         Ok(())
     }
 
+    /// Appends what a dropped writer had gathered. What fails costs a resume some bytes and no more.
+    fn keep(mut self, batch: &[Bytes]) {
+        if let Err(error) = write_all(&mut self.file, batch) {
+            tracing::debug!(reference = self.reference, %error, "keeping the progress of a dropped writer");
+        }
+    }
+
     fn truncate(&mut self) -> Result<()> {
         let cannot = || format!("cannot truncate ingest {:?}", self.reference);
         self.file.set_len(0).context(cannot)?;
@@ -143,7 +158,7 @@ impl Core {
 
     fn close(&self) -> Result<()> {
         let cannot = || format!("cannot close ingest {:?}", self.reference);
-        self.file.sync_all().context(cannot)?;
+        self.inner.durability.sync(&self.file).context(cannot)?;
         self.locked.touch(self.inner.now()).context(cannot)
     }
 
@@ -185,10 +200,10 @@ impl Core {
         // Syncing takes long, and needs nothing of the store to stand still.
         drop(gate);
         self.file.set_permissions(fs::Permissions::from_mode(0o444)).context(cannot)?;
-        self.file.sync_all().context(cannot)?;
+        self.inner.durability.sync(&self.file).context(cannot)?;
         // No collection may see the blob before the lease that holds it.
         let _gate = self.inner.metadata.share()?;
-        ingest::publish(&self.locked, &target).context(cannot)?;
+        ingest::publish(&self.inner, &self.locked, &target).context(cannot)?;
         if !options.labels.is_empty() {
             let now = self.inner.now();
             self.inner
@@ -271,6 +286,31 @@ impl LocalWriter {
     }
 }
 
+impl Drop for LocalWriter {
+    /// Writes what was gathered, which is part of the progress. While the batch before it is being written this goes on in the
+    /// background, with the ingest locked.
+    fn drop(&mut self) {
+        let batch = mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return;
+        }
+        match mem::replace(&mut self.phase, Phase::Closed) {
+            // A batch at most, into memory of the system: over sooner than a thread has begun.
+            Phase::Idle(core) => core.keep(&batch),
+            Phase::Writing(job) => {
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(async move {
+                        if let Ok(Ok(core)) = job.await {
+                            drop(task::spawn_blocking(move || core.keep(&batch)).await);
+                        }
+                    });
+                }
+            }
+            Phase::Closed => {}
+        }
+    }
+}
+
 #[async_trait]
 impl Writer for LocalWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -303,9 +343,13 @@ impl Writer for LocalWriter {
                 "an ingest can be truncated to 0 only, not to {size}"
             )));
         }
+        // Nothing is thrown away before all of it can be: until then the status holds.
+        self.settle().await?;
+        let Phase::Idle(mut core) = mem::replace(&mut self.phase, Phase::Closed) else {
+            return Err(self.closed());
+        };
         self.batch.clear();
         self.batch_len = 0;
-        let mut core = self.take_core().await?;
         let core = blocking::run(move || {
             core.truncate()?;
             Ok(core)

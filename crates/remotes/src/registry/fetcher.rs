@@ -10,7 +10,7 @@ use reqwest::{
     header::{CONTENT_LENGTH, CONTENT_RANGE},
 };
 use wharf_content::{ByteStream, Catalogue, Descriptor, Error, Result};
-use wharf_images::{decode, transport::Fetcher};
+use wharf_images::{Reference, decode, transport::Fetcher};
 
 use super::{
     client::{Ask, Client},
@@ -27,12 +27,18 @@ const MAX_BREAKS: u32 = 3;
 pub(super) struct RegistryFetcher {
     client: Arc<Client>,
     path: Arc<str>,
+    repository: String,
     catalogue: Catalogue,
 }
 
 impl RegistryFetcher {
-    pub(super) fn new(client: Arc<Client>, path: &str, catalogue: Catalogue) -> Self {
-        Self { client, path: path.into(), catalogue }
+    pub(super) fn new(client: Arc<Client>, reference: &Reference, catalogue: Catalogue) -> Self {
+        Self {
+            client,
+            path: reference.path().into(),
+            repository: reference.repository().to_owned(),
+            catalogue,
+        }
     }
 
     /// The endpoints that may have the content, the likelier first. What nobody decodes may be either.
@@ -69,6 +75,10 @@ impl Fetcher for RegistryFetcher {
         }
         Err(absent
             .unwrap_or_else(|| Error::not_found(format!("content {} was not found", descriptor.digest))))
+    }
+
+    fn repository(&self) -> Option<&str> {
+        Some(&self.repository)
     }
 }
 

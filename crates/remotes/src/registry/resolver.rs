@@ -80,7 +80,7 @@ impl Resolver for RegistryResolver {
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
         let reference = Reference::parse(name)?;
         let client = self.client(reference.domain())?;
-        Ok(Arc::new(RegistryFetcher::new(client, reference.path(), self.catalogue.clone())))
+        Ok(Arc::new(RegistryFetcher::new(client, &reference, self.catalogue.clone())))
     }
 }
 
