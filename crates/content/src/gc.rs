@@ -193,7 +193,7 @@ pub struct Collected {
 /// Collects a store that nobody else changes meanwhile: removes whatever no root keeps, and gives it sorted.
 ///
 /// Roots are leases that have not expired or that a process holds, content with the label `gc.root`, and what the sources say. Ingests stay
-/// while a writer has them, and for [`INGEST_GRACE`] after.
+/// while a writer has them, and for [`INGEST_GRACE`] after; those without a byte go at once and untold.
 ///
 /// # Errors
 /// Those of the store and the sources. What was removed before an error is gone; all that is kept is whole.
@@ -233,6 +233,11 @@ pub async fn collect(
     for status in store.list_statuses(&FilterSet::all()).await? {
         let is_recent =
             options.now.duration_since(status.updated_at).map_or(true, |unused| unused < INGEST_GRACE);
+        if status.offset == 0 && !options.is_dry_run {
+            // There is nothing in it to resume; a writer that is at work on it keeps it.
+            drop(store.abort(&status.reference).await);
+            continue;
+        }
         let resource = Resource::Ingest(status.reference);
         if is_recent || marked.contains(&resource) {
             continue;

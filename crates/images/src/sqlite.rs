@@ -5,8 +5,10 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
@@ -14,7 +16,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use wharf_content::{
-    Descriptor, Error, Result, ResultExt,
+    Descriptor, Error, Result, ResultExt, blocking,
     filter::FilterSet,
     local::atomic,
     metadata::{Metadata, from_nanos, to_nanos},
@@ -34,6 +36,9 @@ const TABLES: &[&str] =
     &["CREATE TABLE image (name TEXT PRIMARY KEY, target TEXT NOT NULL, labels TEXT NOT NULL, \
      created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) WITHOUT ROWID"];
 
+/// How the names of markers begin; the process and a number follow.
+const MARKER: &str = ".index.json.changing-";
+
 const COLUMNS: &str = "name, target, labels, created_at, updated_at";
 
 /// The records of a local store.
@@ -49,29 +54,92 @@ impl SqliteImages {
     /// Those of the database.
     pub fn open(metadata: Metadata) -> Result<Self> {
         metadata.migrate("images", TABLES)?;
-        Ok(Self { metadata })
+        let this = Self { metadata };
+        if !this.markers()?.is_empty() {
+            this.mend_view()?;
+        }
+        Ok(this)
+    }
+
+    /// The markers that stand: each while records and their view may differ. A change that was killed, or that failed, leaves one.
+    fn markers(&self) -> Result<Vec<PathBuf>> {
+        let root = self.metadata.root();
+        let read = || -> io::Result<Vec<PathBuf>> {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(root)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(MARKER) {
+                    found.push(entry.path());
+                }
+            }
+            Ok(found)
+        };
+        read().context(|| format!("cannot read {}", root.display()))
+    }
+
+    /// Brings the view back to what the records are. Blocks. Markers are made within transactions, so that within this one all of them
+    /// are of changes that have ended.
+    fn mend_view(&self) -> Result<()> {
+        self.metadata.write_blocking(|connection| {
+            write_view(connection, &self.index_path())?;
+            self.markers()?.iter().try_for_each(|marker| remove(marker))
+        })
     }
 
     fn index_path(&self) -> PathBuf {
         self.metadata.root().join("index.json")
     }
 
-    /// Changes records and then their view, in one transaction.
+    /// Changes records and then their view, in one transaction. The view is renamed into place before the database commits, so that the last
+    /// change is the last to be written; should the commit not come, the marker tells the next to open.
     async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let path = self.index_path();
-        self.metadata
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{MARKER}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (index, marker) = (self.index_path(), self.metadata.root().join(name));
+        let made = marker.clone();
+        let changed = self
+            .metadata
             .write(move |connection| {
                 let value = work(connection)?;
-                let index = index_json(&select_all(connection)?)?;
-                atomic::replace(&path, &index, 0o600)
-                    .context(|| format!("cannot write {}", path.display()))?;
+                File::create(&made).context(|| "cannot begin a change of the images")?;
+                write_view(connection, &index)?;
                 Ok(value)
             })
-            .await
+            .await;
+        let this = self.clone();
+        blocking::run(move || match changed {
+            Ok(value) => remove(&marker).map(|()| value),
+            Err(error) => {
+                // The first error is the one to tell; the marker stays where this fails too.
+                if marker.exists()
+                    && let Err(second) = this.mend_view()
+                {
+                    tracing::debug!(error = %second.report(), "the view of the images cannot be mended");
+                }
+                Err(error)
+            }
+        })
+        .await
     }
+}
+
+/// Removes a marker that another process may have removed.
+fn remove(marker: &Path) -> Result<()> {
+    match fs::remove_file(marker) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("cannot finish a change of the images", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the view of the records as this transaction sees them.
+fn write_view(connection: &Connection, path: &Path) -> Result<()> {
+    let index = index_json(&select_all(connection)?)?;
+    atomic::replace(path, &index, 0o600).context(|| format!("cannot write {}", path.display()))
 }
 
 /// The view: an image index with one entry per record, sorted by name.

@@ -112,6 +112,34 @@ async fn what_killed_processes_leave_is_swept() {
 }
 
 #[tokio::test]
+async fn a_change_that_was_killed_half_way_is_mended_when_the_store_is_opened() {
+    let fixture = Fixture::new().await;
+    fixture.name("kept", &fixture.put("a", &[]).await, &[]).await;
+    let index = fixture.store.root().join("index.json");
+    let right = std::fs::read(&index).expect("reads");
+    // As a kill leaves it between the view and the commit.
+    std::fs::write(&index, r#"{"schemaVersion":2,"manifests":[{"ahead":1}]}"#).expect("writes");
+    let marker = fixture.store.root().join(".index.json.changing-1-1");
+    std::fs::write(&marker, "").expect("writes");
+    image_store(&fixture.store).expect("opens");
+    assert_eq!(std::fs::read(&index).expect("reads"), right);
+    assert!(!marker.exists());
+}
+
+#[tokio::test]
+async fn a_change_that_fails_leaves_the_view_as_it_was() {
+    let fixture = Fixture::new().await;
+    let target = fixture.put("a", &[]).await;
+    fixture.name("kept", &target, &[]).await;
+    let right = std::fs::read(fixture.store.root().join("index.json")).expect("reads");
+    let refused = fixture.images.create(Image::new("kept", target)).await;
+    assert_eq!(refused.expect_err("is there").kind(), ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(fixture.store.root().join("index.json")).expect("reads"), right);
+    let names = std::fs::read_dir(fixture.store.root()).expect("lists");
+    assert!(names.flatten().all(|entry| !entry.file_name().to_string_lossy().contains("changing")));
+}
+
+#[tokio::test]
 async fn a_store_without_leases_is_not_collected() {
     let store = MemoryStore::new();
     assert!(store.leases().is_none());
