@@ -1,10 +1,16 @@
 //! `cargo xtask bench pull`: wharf, curl and skopeo take the same image from the same registry on loopback, in
 //! turn, so that whatever the machine is doing besides weighs on all of them alike. Medians are compared.
 //!
+//! `cargo xtask bench store` is in a file of its own.
+//!
 //! The figures are printed beside their targets and judged by whoever reads them: a busy machine is no reason for
 //! a task to fail.
 
 mod figures;
+mod store;
+mod store_figures;
+
+pub(crate) use store::store;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -139,7 +145,7 @@ fn wharf(bench: &Bench, place: &Path) -> Result<Sample> {
     let mut command = Command::new(&bench.wharf);
     command.arg("--root").arg(place.join("root")).args(["--progress", "none", "pull"]);
     command.arg(bench.registry.image(&format!("{REPOSITORY}:{TAG}")));
-    measure(bench, command)
+    measure(&bench.scratch.path().join("errors"), command)
 }
 
 /// One curl for all blobs: it keeps its connection, and is the faster for it.
@@ -149,14 +155,14 @@ fn curl(bench: &Bench, place: &Path) -> Result<Sample> {
     for (number, blob) in bench.blobs.iter().enumerate() {
         command.arg("--output").arg(place.join(number.to_string())).arg(bench.registry.url(blob));
     }
-    measure(bench, command)
+    measure(&bench.scratch.path().join("errors"), command)
 }
 
 fn skopeo(bench: &Bench, place: &Path) -> Result<Sample> {
     let source = format!("docker://{}", bench.registry.image(&format!("{REPOSITORY}:{TAG}")));
     let target = format!("oci:{}:copy", place.join("layout").display());
     let tool = skopeo_tool(place).args(["--src-tls-verify=false", &source, &target]);
-    measure(bench, tool.into_command())
+    measure(&bench.scratch.path().join("errors"), tool.into_command())
 }
 
 fn skopeo_tool(home: &Path) -> Tool {
@@ -166,16 +172,16 @@ fn skopeo_tool(home: &Path) -> Tool {
 fn version(bench: &Bench) -> Result<Duration> {
     let mut command = Command::new(&bench.wharf);
     command.arg("version");
-    Ok(measure(bench, command)?.time)
+    Ok(measure(&bench.scratch.path().join("errors"), command)?.time)
 }
 
 /// Runs a program to its end. The high-water mark of its memory is the kernel's own (`VmHWM`), read while it runs:
-/// it only ever grows, so that all that can be missed is what happens in the last millisecond.
-fn measure(bench: &Bench, mut command: Command) -> Result<Sample> {
-    let log = bench.scratch.path().join("errors");
+/// it only ever grows, so that all that can be missed is what happens in the last millisecond. What it says on
+/// standard error goes to the file `log`.
+fn measure(log: &Path, mut command: Command) -> Result<Sample> {
     let shown = format!("{command:?}");
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).context(log.display())?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log).context(log.display())?);
     let started = Instant::now();
     let mut child = command.spawn().context(&shown)?;
     let done = Arc::new(AtomicBool::new(false));
@@ -188,7 +194,7 @@ fn measure(bench: &Bench, mut command: Command) -> Result<Sample> {
     done.store(true, Ordering::Relaxed);
     let peak = watcher.join().unwrap_or_default();
     ensure(status.success(), || {
-        format!("{shown}: {status}\n{}", fs::read_to_string(&log).unwrap_or_default())
+        format!("{shown}: {status}\n{}", fs::read_to_string(log).unwrap_or_default())
     })?;
     Ok(Sample { time, peak })
 }

@@ -41,6 +41,13 @@ impl Workspace {
         Ok(self.target.join(profile.directory()).join("wharf"))
     }
 
+    /// Builds the program that the benchmark of the store commits with, as it would be shipped, and says where it is.
+    pub(crate) fn build_bench_store(&self) -> Result<PathBuf> {
+        let what = ["build", "--release", "--locked", "--package", "wharf-tests", "--bin", "bench_store"];
+        self.cargo().args(what).pass_through()?;
+        Ok(self.target.join(Profile::Release.directory()).join("bench_store"))
+    }
+
     /// The program to look at: the one given, else a release build.
     pub(crate) fn wharf(&self, given: Option<&Path>) -> Result<PathBuf> {
         match given {

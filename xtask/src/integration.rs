@@ -11,12 +11,15 @@ mod fixture;
 mod layout;
 mod mounts;
 mod skopeo;
+mod small;
 mod steps;
 mod store;
+mod strace;
+mod upkeep;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cargo::Workspace;
 use crate::failure::{Context, Failure, Result, ensure};
@@ -33,6 +36,10 @@ use store::{Store, Wharf};
 pub(crate) struct Options {
     /// Leave the temporary directory.
     pub(crate) keep: bool,
+    /// How many processes are killed at least, by the step that kills them.
+    pub(crate) kills: u32,
+    /// How long the loops run that get into each other's way.
+    pub(crate) loops: Duration,
     /// Only the steps whose name contains this.
     pub(crate) only: Option<String>,
     /// Install nothing.
@@ -48,6 +55,8 @@ struct World {
     skopeo: Skopeo,
     fixture: Fixture,
     registry: Registry,
+    kills: u32,
+    loops: Duration,
     scratch: Scratch,
 }
 
@@ -81,13 +90,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.keep {
         scratch.keep();
     }
-    let world = prepare(&workspace, program, scratch)?;
+    let world = prepare(&workspace, program, scratch, options)?;
     let failed = steps.iter().filter(|step| !check(&world, step)).count();
     println!("{} passed, {failed} failed", steps.len() - failed);
     if failed == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn prepare(workspace: &Workspace, program: PathBuf, scratch: Scratch) -> Result<World> {
+fn prepare(workspace: &Workspace, program: PathBuf, scratch: Scratch, options: &Options) -> Result<World> {
     let started = Instant::now();
     let cache = workspace.target.join("integration/cache");
     fs::create_dir_all(&cache).context(cache.display())?;
@@ -96,7 +105,7 @@ fn prepare(workspace: &Workspace, program: PathBuf, scratch: Scratch) -> Result<
     let fixture = fixture::build(&cache, &registry, &skopeo, &scratch.dir("fixture")?)?;
     let wharf = Wharf::new(program, scratch.dir("home")?);
     println!("prepared ({:.1} s)", started.elapsed().as_secs_f64());
-    Ok(World { wharf, skopeo, fixture, registry, scratch })
+    Ok(World { wharf, skopeo, fixture, registry, kills: options.kills, loops: options.loops, scratch })
 }
 
 fn check(world: &World, (name, step): &Step) -> bool {

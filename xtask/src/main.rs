@@ -18,6 +18,7 @@ mod tidy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +45,12 @@ enum Task {
         /// Leaves the temporary directory of the run where it is, and names it.
         #[arg(long)]
         keep: bool,
+        /// Kills this many processes at least, where processes are killed.
+        #[arg(long, value_name = "N", default_value_t = 220)]
+        kills: u32,
+        /// Runs the loops that get into each other's way for this long.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
         /// Runs only the steps whose name contains this.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
@@ -72,6 +79,15 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         wharf: Option<PathBuf>,
     },
+    /// Commits many small blobs and a large one, beside sha256sum and cp, and looks through 100,000.
+    Store {
+        /// How often the large file is taken by each contender; the medians are compared.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Measures this program instead of building one, where the program itself is measured.
+        #[arg(long, value_name = "FILE")]
+        wharf: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,10 +95,12 @@ fn main() -> ExitCode {
         Task::Test => cargo::test(),
         Task::Demo => cargo::demo(),
         Task::Tidy => tidy::run(),
-        Task::Integration { keep, only, skip_install, wharf } => {
-            integration::run(&integration::Options { keep, only, skip_install, wharf })
+        Task::Integration { keep, kills, seconds, only, skip_install, wharf } => {
+            let loops = Duration::from_secs(seconds);
+            integration::run(&integration::Options { keep, kills, loops, only, skip_install, wharf })
         }
         Task::Bench { what: Bench::Pull { rounds, wharf } } => bench::pull(rounds, wharf.as_deref()),
+        Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

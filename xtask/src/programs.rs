@@ -34,6 +34,7 @@ pub(crate) const INTEGRATION: &[Program] = &[
     Program { name: "containerd", package: "containerd" },
     Program { name: "ctr", package: "containerd" },
     Program { name: "runc", package: "runc" },
+    Program { name: "strace", package: "strace" },
 ];
 
 /// What the benchmark of a pull needs.
@@ -175,6 +176,9 @@ mod tests {
 
     #[test]
     fn packages_are_named_once() {
-        assert_eq!(packages(INTEGRATION), ["containerd", "docker-registry", "runc", "skopeo", "umoci"]);
+        assert_eq!(
+            packages(INTEGRATION),
+            ["containerd", "docker-registry", "runc", "skopeo", "strace", "umoci"]
+        );
     }
 }

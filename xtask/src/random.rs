@@ -1,4 +1,5 @@
-//! Bytes that no compressor makes smaller, the same ones in every run. Not for secrets.
+//! Bytes that no compressor makes smaller and numbers that look random, the same ones for the same seed. Not for
+//! secrets.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -6,17 +7,40 @@ use std::path::Path;
 
 use crate::failure::{Context, Result};
 
-/// Writes `length` bytes of xorshift64* to a file; another `seed` gives other bytes.
+/// xorshift64*.
+#[derive(Debug)]
+pub(crate) struct Noise {
+    state: u64,
+}
+
+impl Noise {
+    /// The numbers that belong to `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
+    }
+
+    /// The next one.
+    pub(crate) fn word(&mut self) -> u64 {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// The next one as a number from 0 to 1.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        let [.., a, b, c, d] = self.word().to_le_bytes();
+        f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    }
+}
+
+/// Writes `length` bytes to a file; another `seed` gives other bytes.
 pub(crate) fn write(path: &Path, length: u64, seed: u64) -> Result<()> {
     let file = File::create(path).context(path.display())?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut noise = Noise::new(seed);
     for _ in 0..length.div_ceil(8) {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let word = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
-        file.write_all(&word.to_le_bytes()).context(path.display())?;
+        file.write_all(&noise.word().to_le_bytes()).context(path.display())?;
     }
     let file = file.into_inner().map_err(std::io::IntoInnerError::into_error).context(path.display())?;
     file.set_len(length).context(path.display())
@@ -41,5 +65,13 @@ mod tests {
         assert_eq!(first.len(), 1001);
         assert_eq!(first, file("b", 1001, 1));
         assert_ne!(first, file("c", 1001, 2));
+    }
+
+    #[test]
+    fn fractions_lie_between_0_and_1_and_on_both_sides_of_the_middle() {
+        let mut noise = Noise::new(7);
+        let all: Vec<f64> = (0..100).map(|_| noise.fraction()).collect();
+        assert!(all.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
+        assert!(all.iter().any(|fraction| *fraction < 0.3) && all.iter().any(|fraction| *fraction > 0.7));
     }
 }

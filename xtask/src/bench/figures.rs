@@ -28,20 +28,10 @@ const VERSION: f64 = 10.0;
 pub(super) fn report(wharf: &[Sample], curl: &[Sample], skopeo: &[Sample], versions: &[Duration]) -> String {
     let mut text = String::new();
     for (name, samples) in [("wharf", wharf), ("curl", curl), ("skopeo", skopeo)] {
-        let times: Vec<_> = samples.iter().map(|sample| sample.time).collect();
-        let (low, high) = (times.iter().min().copied(), times.iter().max().copied());
         // Writing to a string does not fail.
-        let _ = writeln!(
-            text,
-            "{name:<8} {:.3} s median of {} ({:.3} to {:.3}), peak {:.1} MiB",
-            median(&times).as_secs_f64(),
-            times.len(),
-            low.unwrap_or_default().as_secs_f64(),
-            high.unwrap_or_default().as_secs_f64(),
-            mebibytes(samples),
-        );
+        let _ = writeln!(text, "{name:<8} {}, peak {:.1} MiB", spread(samples), mebibytes(samples));
     }
-    let version = median(versions).as_secs_f64() * 1000.0;
+    let version = median(versions.iter().map(Duration::as_secs_f64)) * 1000.0;
     let figures = [
         ("wharf / curl", ratio(wharf, curl), CURL, "at most", ""),
         ("wharf / skopeo", ratio(wharf, skopeo), SKOPEO, "below", ""),
@@ -63,30 +53,37 @@ pub(super) fn high_water(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The median over rounds of the ratios of two runs of the same round.
-fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
-    let pairs = ours.iter().zip(theirs);
-    let mut ratios: Vec<f64> = pairs.map(|(a, b)| a.time.as_secs_f64() / b.time.as_secs_f64()).collect();
-    ratios.sort_by(f64::total_cmp);
-    match ratios.len() {
-        0 => f64::NAN,
-        length if length % 2 == 1 => ratios[length / 2],
-        length => f64::midpoint(ratios[length / 2 - 1], ratios[length / 2]),
-    }
+/// The median of the times in seconds, with what it lies between.
+pub(super) fn spread(samples: &[Sample]) -> String {
+    let times = || samples.iter().map(|sample| sample.time.as_secs_f64());
+    let (low, high) = (times().reduce(f64::min), times().reduce(f64::max));
+    format!(
+        "{:.3} s median of {} ({:.3} to {:.3})",
+        median(times()),
+        samples.len(),
+        low.unwrap_or(f64::NAN),
+        high.unwrap_or(f64::NAN)
+    )
 }
 
-fn median(times: &[Duration]) -> Duration {
-    let mut times = times.to_vec();
-    times.sort();
-    match times.len() {
-        0 => Duration::ZERO,
-        length if length % 2 == 1 => times[length / 2],
-        length => (times[length / 2 - 1] + times[length / 2]) / 2,
+/// The median over rounds of the ratios of two runs of the same round.
+fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
+    median(ours.iter().zip(theirs).map(|(a, b)| a.time.as_secs_f64() / b.time.as_secs_f64()))
+}
+
+/// The one in the middle, or the middle of two.
+pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    match figures.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => figures[length / 2],
+        length => f64::midpoint(figures[length / 2 - 1], figures[length / 2]),
     }
 }
 
 /// The largest peak of all, in MiB.
-fn mebibytes(samples: &[Sample]) -> f64 {
+pub(super) fn mebibytes(samples: &[Sample]) -> f64 {
     let peak = samples.iter().map(|sample| sample.peak).max().unwrap_or_default();
     // A few hundred GiB in KiB are still exact.
     f64::from(u32::try_from(peak / 1024).unwrap_or(u32::MAX)) / 1024.0
@@ -102,10 +99,11 @@ mod tests {
 
     #[test]
     fn medians_are_in_the_middle() {
-        let times: Vec<_> = [9, 1, 5].map(Duration::from_millis).to_vec();
-        assert_eq!(median(&times), Duration::from_millis(5));
-        assert_eq!(median(&times[..2]), Duration::from_millis(5));
-        assert_eq!(median(&[]), Duration::ZERO);
+        for (figures, expected) in [(&[9.0, 1.0, 5.0][..], 5.0), (&[9.0, 1.0], 5.0), (&[3.0], 3.0)] {
+            let found = median(figures.iter().copied());
+            assert!((found - expected).abs() < 1e-9, "{figures:?}: {found}");
+        }
+        assert!(median(std::iter::empty()).is_nan());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The images that the steps pull, made with the tools of others and put into docker-registry: busybox for six
-//! platforms, once under an OCI index and once under a Docker manifest list, a big one, and one of schema 1.
+//! platforms, once under an OCI index and once under a Docker manifest list, a big one, one of schema 1, and small
+//! ones (in a file of their own).
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,6 +12,7 @@ use super::busybox::{self, PLATFORMS, Platform};
 use super::digest;
 use super::layout::Layout;
 use super::skopeo::Skopeo;
+use super::small;
 use crate::failure::{Context, Result, ensure_equal};
 use crate::process::Tool;
 use crate::random;
@@ -77,6 +79,7 @@ pub(super) fn build(cache: &Path, registry: &Registry, skopeo: &Skopeo, work: &P
     let schema1 = registry.image("library/old:1");
     let source = format!("oci:{}", layout.image(host.debian));
     skopeo.copy(&source, &format!("docker://{schema1}"), &["--format", "v2s1"])?;
+    small::build(&layout, registry, skopeo, work)?;
     big_image(&layout, work)?;
     let big = "library/big:1";
     skopeo.copy(
@@ -89,7 +92,7 @@ pub(super) fn build(cache: &Path, registry: &Registry, skopeo: &Skopeo, work: &P
 }
 
 /// umoci on an image layout.
-fn umoci(arguments: &[&str]) -> Tool {
+pub(super) fn umoci(arguments: &[&str]) -> Tool {
     Tool::new("umoci").args(arguments)
 }
 
@@ -120,7 +123,7 @@ fn busybox_image(cache: &Path, platform: Platform, layout: &Layout, work: &Path)
 }
 
 /// An image without layers.
-fn new_image(image: &str, architecture: &str) -> Result<()> {
+pub(super) fn new_image(image: &str, architecture: &str) -> Result<()> {
     umoci(&["new", "--image", image]).success()?;
     umoci(&["config", "--no-history", "--image", image, "--os", "linux", "--architecture", architecture])
         .args(["--config.cmd", "/bin/sh", "--config.env", "PATH=/bin"])

@@ -20,12 +20,11 @@ pub(super) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one of `mebibytes` on `directory`, which is made.
-    pub(super) fn mount(directory: &Path, mebibytes: u32, logs: &Path) -> Result<Self> {
+    /// Mounts one with these options (`size=48m,nr_inodes=100`) on `directory`, which is made.
+    pub(super) fn mount(directory: &Path, options: &str, logs: &Path) -> Result<Self> {
         fs::create_dir_all(directory).context(directory.display())?;
-        let script = format!(
-            "mount -t tmpfs -o size={mebibytes}m,mode=0700 wharf \"$1\" && echo up && exec sleep {LIFE}"
-        );
+        let script =
+            format!("mount -t tmpfs -o {options},mode=0700 wharf \"$1\" && echo up && exec sleep {LIFE}");
         let tool = Tool::new("unshare").args(["--mount", "sh", "-c", &script, "sh"]).arg(directory);
         let mut holder = Daemon::start("small-disk", tool, logs)?;
         holder.ready(Duration::from_secs(20), |holder| (holder.stdout() == "up\n").then_some(()))?;

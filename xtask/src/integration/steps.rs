@@ -1,12 +1,17 @@
 //! The steps, in the order in which they run. Each one makes what it needs, so that any can run alone.
 
+mod crowd;
+mod damage;
+mod disks;
 mod errors;
 mod export;
 mod faults;
+mod kills;
 mod layout;
 mod pull;
 mod reading;
 mod serve;
+mod upkeep;
 
 use super::{Step, World, mounts};
 use crate::failure::{Result, ensure};
@@ -22,6 +27,11 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(serve::STEPS);
     steps.extend_from_slice(errors::STEPS);
     steps.extend_from_slice(faults::STEPS);
+    steps.extend_from_slice(disks::STEPS);
+    steps.extend_from_slice(upkeep::STEPS);
+    steps.extend_from_slice(damage::STEPS);
+    steps.extend_from_slice(crowd::STEPS);
+    steps.extend_from_slice(kills::STEPS);
     steps.push(("nothing-left-behind", nothing_left_behind));
     steps
 }

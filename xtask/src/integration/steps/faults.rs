@@ -1,10 +1,9 @@
-//! What happens to a pull from outside: no room, no right to write, an interrupt. Nothing is half done after it,
-//! and the next pull goes on.
+//! What happens to a pull from outside: an interrupt in its middle. Nothing is half done after it, and the next pull
+//! goes on.
 
 use std::time::Duration;
 
 use super::super::fixture::BIG;
-use super::super::mounts::SmallDisk;
 use super::super::store::Store;
 use super::super::{Step, World};
 use crate::failure::{Result, ensure, ensure_equal};
@@ -12,8 +11,6 @@ use crate::process::{Daemon, Signal};
 use crate::registry::proxy::Proxy;
 
 pub(super) const STEPS: &[Step] = &[
-    ("store-read-only", read_only),
-    ("disk-full", disk_full),
     ("interrupt-and-resume", |world| interrupt(world, Signal::Interrupt, "interrupt")),
     ("killed-and-resumed", killed),
 ];
@@ -23,49 +20,6 @@ const SLOW: u64 = 20_000_000;
 
 /// Bytes that have flowed when it is caught: far from the start and from the end.
 const MIDDLE: u64 = 40_000_000;
-
-/// A store on a disk of its own.
-fn on_disk<'a>(world: &'a World, disk: &SmallDisk) -> Store<'a> {
-    let root = disk.directory().join("store");
-    Store::elsewhere(&world.wharf, root, disk.wrapper(), disk.seen().join("store"))
-}
-
-/// A store on a read-only file system cannot be pulled into, and is as it was afterwards.
-fn read_only(world: &World) -> Result<()> {
-    let directory = world.dir("read-only")?;
-    let disk = SmallDisk::mount(&directory.join("disk"), 64, &directory)?;
-    let store = on_disk(world, &disk);
-    let image = &world.fixture.single;
-    store.pull(image, &[])?;
-    disk.remount("ro")?;
-    store.fails(&["pull", &world.fixture.docker.image], 8)?;
-    store.layout().verify()?;
-    disk.remount("rw")?;
-    ensure_equal("names", &store.names()?, &vec![image.clone()])?;
-    disk.remount("ro")?;
-    // A store that was never made, in the same place.
-    let root = disk.directory().join("other");
-    let other = Store::elsewhere(&world.wharf, root, disk.wrapper(), disk.seen().join("other"));
-    other.fails(&["pull", image], 8).map(drop)
-}
-
-/// The disk is full in the middle of a layer: the image that was there stays whole, and with more room the same
-/// pull succeeds.
-fn disk_full(world: &World) -> Result<()> {
-    let directory = world.dir("disk-full")?;
-    let disk = SmallDisk::mount(&directory.join("disk"), 48, &directory)?;
-    let store = on_disk(world, &disk);
-    let (image, big) = (&world.fixture.single, world.registry.image(world.fixture.big));
-    store.pull(image, &[])?;
-    store.fails(&["pull", &big], 8)?;
-    ensure_equal("names", &store.names()?, &vec![image.clone()])?;
-    store.layout().verify()?;
-    disk.remount("size=400m")?;
-    store.pull(&big, &[])?;
-    let mut both = vec![image.clone(), big];
-    both.sort();
-    ensure_equal("names", &store.names()?, &both)
-}
 
 /// Catches a pull in its middle with a signal, and checks what is left and what the next pull still takes.
 fn interrupt(world: &World, signal: Signal, name: &str) -> Result<()> {
