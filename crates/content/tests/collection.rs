@@ -193,6 +193,22 @@ async fn what_nothing_keeps_goes_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_damaged_name_hides_nothing_and_keeps_its_children() {
+    let fixture = Fixture::new().await;
+    let (child, loose) = (fixture.put("child", &[]).await, fixture.put("loose", &[]).await);
+    let parent = fixture.put("parent", &[("containerd.io/gc.ref.content.m.0", &child.digest)]).await;
+    fixture.store.create_lease(LeaseOptions::new().with_id("l")).await.expect("creates");
+    fixture.store.add_resource("l", &Resource::Content(parent.digest.clone())).await.expect("adds");
+    let path = fixture.store.root().join("blobs/sha256").join(parent.digest.hex());
+    std::fs::remove_file(&path).expect("removes");
+    std::os::unix::fs::symlink("/nowhere", &path).expect("links");
+    let collected = fixture.collect(CollectOptions::new()).await;
+    let resources: Vec<Resource> = collected.into_iter().map(|one| one.resource).collect();
+    assert_eq!(resources, [Resource::Content(loose.digest)]);
+    assert!(fixture.has(&child).await);
+}
+
+#[tokio::test]
 async fn leases() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;

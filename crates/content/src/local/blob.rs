@@ -116,13 +116,19 @@ pub(super) fn exists(inner: &Inner, digest: &Digest) -> Result<bool> {
     }
 }
 
-fn describe(connection: &Connection, digest: &Digest, metadata: &FileMetadata) -> Result<Info> {
-    let created_at = metadata.modified().unwrap_or(UNIX_EPOCH);
-    let mut info = Info::new(digest.clone(), metadata.len(), created_at);
+/// Describes a blob. The row is read before the file is looked at: a file that is still there had not begun to be deleted when its labels
+/// were read.
+fn describe(
+    connection: &Connection,
+    digest: &Digest,
+    stat: impl FnOnce() -> Result<FileMetadata>,
+) -> Result<Info> {
     let mut query = connection.prepare_cached("SELECT updated_at, labels FROM content WHERE digest = ?1")?;
     let row = query
         .query_row([digest.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
         .optional()?;
+    let metadata = stat()?;
+    let mut info = Info::new(digest.clone(), metadata.len(), metadata.modified().unwrap_or(UNIX_EPOCH));
     if let Some((updated_at, text)) = row {
         info.updated_at = from_nanos(updated_at);
         info.labels = read_labels(digest, &text)?;
@@ -145,20 +151,21 @@ pub(super) fn labels(inner: &Inner, digest: &Digest) -> Result<Labels> {
 }
 
 pub(super) fn info(inner: &Inner, digest: &Digest) -> Result<Info> {
-    let metadata = stat(inner, digest)?;
-    inner.metadata.read_blocking(|connection| describe(connection, digest, &metadata))
+    inner.metadata.read_blocking(|connection| describe(connection, digest, || stat(inner, digest)))
 }
 
-/// Describes those of `digests` that are still there and are files.
+/// Describes those of `digests` that are still there. What is no file is among them: one damaged name must not hide the others, and its
+/// labels keep what they refer to. Verification tells of it.
 pub(super) fn infos(inner: &Inner, digests: &[Digest]) -> Result<Vec<Info>> {
+    let any = |digest: &Digest| {
+        fs::symlink_metadata(inner.blob_path(digest)).map_err(|error| absent_or_io(digest, error))
+    };
     inner.metadata.read_blocking(|connection| {
         let mut infos = Vec::with_capacity(digests.len());
         for digest in digests {
-            match stat(inner, digest) {
-                Ok(metadata) => infos.push(describe(connection, digest, &metadata)?),
+            match describe(connection, digest, || any(digest)) {
+                Ok(info) => infos.push(info),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // One damaged name must not hide all the others; verification tells of it.
-                Err(error) if error.kind() == ErrorKind::DataLoss => tracing::warn!("{error}"),
                 Err(error) => return Err(error),
             }
         }
@@ -169,7 +176,7 @@ pub(super) fn infos(inner: &Inner, digests: &[Digest]) -> Result<Vec<Info>> {
 pub(super) fn update(inner: &Inner, digest: &Digest, wanted: &Labels, fieldpaths: &[&str]) -> Result<Info> {
     let now = inner.now();
     inner.metadata.write_blocking(|connection| {
-        let mut info = describe(connection, digest, &stat(inner, digest)?)?;
+        let mut info = describe(connection, digest, || stat(inner, digest))?;
         labels::apply(&mut info.labels, wanted, fieldpaths)?;
         info.updated_at = now;
         save_labels(connection, digest, &info.labels, now)?;
