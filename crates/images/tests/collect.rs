@@ -104,7 +104,11 @@ async fn what_killed_processes_leave_is_swept() {
     let fixture = Fixture::new().await;
     let root = fixture.store.root();
     std::fs::write(root.join(".index.json.1-1.tmp"), "half").expect("writes");
-    std::fs::create_dir(root.join("ingest").join("a".repeat(64))).expect("makes");
+    let (empty, nameless) = ("a".repeat(64), "b".repeat(64));
+    for ingest in [&empty, &nameless] {
+        std::fs::create_dir(root.join("ingest").join(ingest)).expect("makes");
+    }
+    std::fs::write(root.join("ingest").join(nameless).join("updatedat"), "x").expect("writes");
     collect(&fixture.store, &CollectOptions::new()).await.expect("collects");
     assert!(!root.join(".index.json.1-1.tmp").exists());
     assert_eq!(std::fs::read_dir(root.join("ingest")).expect("lists").count(), 0);

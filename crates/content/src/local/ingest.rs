@@ -155,6 +155,22 @@ pub(super) fn list(inner: &Inner) -> Result<Vec<Status>> {
     Ok(statuses)
 }
 
+/// Removes ingests without a name, which nobody can resume: a process was killed while it made or removed them. One that is being made
+/// right now is locked.
+pub(super) fn sweep(inner: &Inner) -> io::Result<()> {
+    for entry in fs::read_dir(inner.ingest_dir())? {
+        let dir = entry?.path();
+        let lock = match File::open(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        if lock.try_lock().is_ok() && same_directory(&lock, &dir) && !dir.join(REF).exists() {
+            Locked { dir, _lock: lock }.remove()?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn abort(inner: &Inner, reference: &str) -> Result<()> {
     let locked = lock(inner, reference, false)?;
     locked.remove().context(|| format!("cannot remove ingest {reference:?}"))

@@ -13,7 +13,7 @@ use crate::{
     metadata::{self, Metadata},
 };
 
-use super::{Inner, atomic, leases};
+use super::{Inner, atomic, ingest, leases};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const EMPTY_INDEX: &str =
@@ -79,11 +79,7 @@ pub(super) fn sweep(inner: &Inner) -> Result<()> {
                 fs::remove_file(entry.path())?;
             }
         }
-        for entry in fs::read_dir(inner.ingest_dir())? {
-            // Fails for a directory that is not empty, which is an ingest.
-            drop(fs::remove_dir(entry?.path()));
-        }
-        Ok(())
+        ingest::sweep(inner)
     };
     sweep().context(|| format!("cannot tidy up {}", inner.root.display()))
 }
