@@ -5,6 +5,8 @@
 #![cfg(feature = "server")]
 #![allow(missing_docs)]
 
+#[path = "server/collection.rs"]
+mod collection;
 #[path = "server/connections.rs"]
 mod connections;
 #[path = "server/content.rs"]

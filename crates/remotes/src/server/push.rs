@@ -3,13 +3,13 @@
 //! First everything is checked, then the bytes are committed, then the tags are made: a record never precedes its content. Bytes are
 //! kept as they came. What a manifest is made of must be there before it; what an index lists may come later, or never.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use serde_json::json;
 use wharf_content::{
-    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, Store, reading, write_blob,
+    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Store, reading, write_blob,
 };
 use wharf_images::{
     Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
@@ -60,14 +60,12 @@ impl Registry {
             return Err(Refusal::bad(Code::ManifestInvalid, "the request has no Content-Type"));
         };
         let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
-        let decoded = self.decode_pushed(&descriptor, &bytes).await?;
-
-        self.keep(&descriptor, bytes, labels(&descriptor, &decoded)).await?;
-        let repository = push.repository.pushed(host);
-        for tag in &push.tags {
-            let name = format!("{repository}:{}", tag.as_str());
-            retarget(self.images(), Image::new(name, descriptor.clone())).await?;
-        }
+        // What is found to be there stays until the manifest holds it, and the manifest until the tags hold that.
+        let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
+        let taken = self.take_in(&leased, push, host, &descriptor, bytes).await;
+        let released = leased.release().await;
+        let decoded = taken?;
+        released?;
 
         let location = format!("/v2/{}/manifests/{}", push.repository.as_str(), descriptor.digest);
         let mut reply =
@@ -81,8 +79,32 @@ impl Registry {
         Ok(reply)
     }
 
+    /// Checks, commits and tags a manifest.
+    async fn take_in(
+        &self,
+        leased: &LeasedStore,
+        push: &Push,
+        host: &Host,
+        descriptor: &Descriptor,
+        bytes: Bytes,
+    ) -> Result<Decoded, Refusal> {
+        let decoded = self.decode_pushed(leased, descriptor, &bytes).await?;
+        keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;
+        let repository = push.repository.pushed(host);
+        for tag in &push.tags {
+            let name = format!("{repository}:{}", tag.as_str());
+            retarget(self.images(), Image::new(name, descriptor.clone())).await?;
+        }
+        Ok(decoded)
+    }
+
     /// Reads a manifest and checks that its parts are there. A type that nobody decodes has no parts.
-    async fn decode_pushed(&self, descriptor: &Descriptor, bytes: &Bytes) -> Result<Decoded, Refusal> {
+    async fn decode_pushed(
+        &self,
+        leased: &LeasedStore,
+        descriptor: &Descriptor,
+        bytes: &Bytes,
+    ) -> Result<Decoded, Refusal> {
         let Some(decoder) = self.options().catalogue.find::<ManifestDecoders>(&descriptor.media_type)? else {
             return Ok(Decoded::default());
         };
@@ -96,47 +118,48 @@ impl Registry {
             _ => Refusal::from(error),
         })?;
         if decoder.kind() == Kind::Manifest {
-            self.demand_parts(&decoded).await?;
+            demand_parts(leased, &decoded).await?;
         }
         Ok(decoded)
     }
+}
 
-    async fn demand_parts(&self, decoded: &Decoded) -> Result<(), Refusal> {
-        let mut seen = HashSet::new();
-        let mut missing = Vec::new();
-        for child in decoded.children.iter().map(|child| &child.descriptor) {
-            if media_types::is_non_distributable(&child.media_type) || !seen.insert(&child.digest) {
-                continue;
-            }
-            if !reading::exists(self.store(), &child.digest).await? {
-                missing.push(child.digest.as_str());
-            }
+/// Fails unless the parts of a manifest are there, and holds those that are.
+async fn demand_parts(leased: &LeasedStore, decoded: &Decoded) -> Result<(), Refusal> {
+    let mut seen = HashSet::new();
+    let mut missing = Vec::new();
+    for child in decoded.children.iter().map(|child| &child.descriptor) {
+        if media_types::is_non_distributable(&child.media_type) || !seen.insert(&child.digest) {
+            continue;
         }
-        if missing.is_empty() {
-            return Ok(());
+        // Held first: what is there after that cannot go.
+        leased.add(&child.digest).await?;
+        if !reading::exists(leased, &child.digest).await? {
+            missing.push(child.digest.as_str());
         }
-        let message =
-            format!("{} of the blobs that the manifest names are not in the registry", missing.len());
-        missing.truncate(SHOWN);
-        Err(Refusal::missing(Code::ManifestBlobUnknown, message).with_detail(json!({ "digests": missing })))
     }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} of the blobs that the manifest names are not in the registry", missing.len());
+    missing.truncate(SHOWN);
+    Err(Refusal::missing(Code::ManifestBlobUnknown, message).with_detail(json!({ "digests": missing })))
+}
 
-    /// Commits a manifest with its labels. Labels that it has already stay unless they say otherwise.
-    async fn keep(&self, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), Error> {
-        let store: &dyn Store = self.store();
-        let ingest = format!("manifest-{}", descriptor.digest);
-        let options = CommitOptions::default().with_labels(labels.clone());
-        write_blob(store, &ingest, descriptor, bytes, options).await?;
-        // It may have been there before.
-        let present = store.info(&descriptor.digest).await?.labels;
-        let changed = labels.iter().filter(|(key, value)| present.get(*key) != Some(value));
-        let paths: Vec<String> = changed.map(|(key, _)| format!("labels.{key}")).collect();
-        if !paths.is_empty() {
-            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-            store.update(&descriptor.digest, &labels, &paths).await?;
-        }
-        Ok(())
+/// Commits a manifest with its labels. Labels that it has already stay unless they say otherwise.
+async fn keep(store: &dyn Store, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), Error> {
+    let ingest = format!("manifest-{}", descriptor.digest);
+    let options = CommitOptions::default().with_labels(labels.clone());
+    write_blob(store, &ingest, descriptor, bytes, options).await?;
+    // It may have been there before.
+    let present = store.info(&descriptor.digest).await?.labels;
+    let changed = labels.iter().filter(|(key, value)| present.get(*key) != Some(value));
+    let paths: Vec<String> = changed.map(|(key, _)| format!("labels.{key}")).collect();
+    if !paths.is_empty() {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        store.update(&descriptor.digest, &labels, &paths).await?;
     }
+    Ok(())
 }
 
 fn verified_digest(expected: Option<&Digest>, bytes: &[u8]) -> Result<Digest, Refusal> {

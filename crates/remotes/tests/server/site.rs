@@ -32,6 +32,14 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) async fn start(store: Arc<dyn Store>, options: RegistryOptions) -> Self {
         let images = image_store(store.as_ref()).expect("records");
+        Self::start_with(store, images, options).await
+    }
+
+    pub(crate) async fn start_with(
+        store: Arc<dyn Store>,
+        images: Arc<dyn ImageStore>,
+        options: RegistryOptions,
+    ) -> Self {
         let records = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&records);
         let options = options.with_observer(move |record| {
