@@ -340,3 +340,30 @@ async fn an_ingest_whose_commit_was_cut_short_can_be_written_again() {
     writer.write("ta".into()).await.expect("writes");
     writer.commit(None, Some(&Digest::sha256(b"data")), CommitOptions::default()).await.expect("commits");
 }
+
+#[tokio::test]
+async fn labels_that_a_killed_deletion_left_do_not_return_with_the_blob() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = local(dir.path()).await;
+    let descriptor = Descriptor::of("x", b"content");
+    let path = store.root().join("blobs/sha256").join(descriptor.digest.hex());
+    let labels = Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]);
+    let write = async |labels: Labels| {
+        let options = CommitOptions::default().with_labels(labels);
+        write_blob(&store, "r", &descriptor, Bytes::from_static(b"content"), options).await.expect("writes");
+        store.info(&descriptor.digest).await.expect("there").labels
+    };
+    assert_eq!(write(labels.clone()).await, labels);
+    // As a deletion that was killed before it came to the labels.
+    std::fs::remove_file(&path).expect("removes");
+    assert_eq!(write(Labels::new()).await, Labels::new());
+
+    // What is in quarantine has not been deleted: its labels wait for the blob that is fetched again.
+    std::fs::remove_file(&path).expect("removes");
+    assert_eq!(write(labels.clone()).await, labels);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("permits");
+    std::fs::write(&path, b"CONTENT").expect("damages");
+    let custodian = store.custodian().expect("has a quarantine");
+    assert!(custodian.quarantine(&descriptor.digest).await.expect("moves").is_some());
+    assert_eq!(write(Labels::new()).await, labels);
+}

@@ -25,7 +25,10 @@ use crate::{
     verify::NotAFile,
 };
 
-use super::{Inner, quarantine::kind_of};
+use super::{
+    Inner,
+    quarantine::{self, kind_of},
+};
 
 /// An open blob.
 #[derive(Debug)]
@@ -200,6 +203,18 @@ pub(super) fn save_labels(
         )?
         .execute((digest.as_str(), to_nanos(now), text))?;
     Ok(())
+}
+
+/// Removes the labels of a blob that is not there, which a deletion that was killed has left: they must not return with the blob. Those of
+/// a blob in quarantine wait for the one that is fetched again.
+pub(super) fn forget_labels(inner: &Inner, digest: &Digest) -> Result<()> {
+    if labels(inner, digest)?.is_empty() || quarantine::quarantined(inner)?.contains(digest) {
+        return Ok(());
+    }
+    inner.metadata.write_blocking(|connection| {
+        connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        Ok(())
+    })
 }
 
 /// Every digest that has a name under `blobs/`. Directories of unknown algorithms and names that are no digest are passed over.

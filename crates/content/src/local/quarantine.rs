@@ -77,7 +77,7 @@ fn census(inner: &Inner) -> Result<Census> {
 }
 
 /// The digests in the names of what is in quarantine.
-fn quarantined(inner: &Inner) -> Result<BTreeSet<Digest>> {
+pub(super) fn quarantined(inner: &Inner) -> Result<BTreeSet<Digest>> {
     let names = entries(&inner.root.join(QUARANTINE))?;
     let digest = |name: &str| {
         let mut parts = name.splitn(3, '-');

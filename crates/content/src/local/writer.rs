@@ -203,6 +203,7 @@ impl Core {
         self.inner.durability.sync(&self.file).context(cannot)?;
         // No collection may see the blob before the lease that holds it.
         let _gate = self.inner.metadata.share()?;
+        blob::forget_labels(&self.inner, digest).context(cannot)?;
         ingest::publish(&self.inner, &self.locked, &target).context(cannot)?;
         if !options.labels.is_empty() {
             let now = self.inner.now();
