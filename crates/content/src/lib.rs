@@ -23,6 +23,7 @@ pub mod url;
 pub mod verify;
 
 mod builtin;
+mod durability;
 
 pub use copying::{copy, open_writer, write_blob};
 pub use descriptor::Descriptor;

@@ -20,7 +20,6 @@
 pub mod atomic;
 
 mod blob;
-mod durability;
 mod ingest;
 mod layout;
 mod leases;
@@ -52,7 +51,7 @@ use crate::{
     verify::Custodian,
 };
 
-pub use durability::Durability;
+pub use crate::durability::Durability;
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -135,9 +134,8 @@ impl LocalStore {
     pub async fn open_with(root: impl Into<PathBuf>, options: LocalOptions) -> Result<Self> {
         let root = root.into();
         blocking::run(move || {
-            let metadata = layout::open(&root)?;
             let LocalOptions { clock, durability } = options;
-            durability.apply(&metadata)?;
+            let metadata = layout::open(&root, durability)?;
             Ok(Self { inner: Arc::new(Inner { root, metadata, clock, durability }) })
         })
         .await

@@ -1,7 +1,8 @@
 //! The database beside the blobs: one SQLite file that several processes use at once.
 //!
 //! The file is shared by the layers; each keeps tables of its own, created by [`Metadata::migrate`] under the layer's name. This
-//! module knows none of the tables. WAL and `synchronous=FULL` make a committed transaction survive a power cut.
+//! module knows none of the tables. WAL and `synchronous=FULL` make a committed transaction survive a power cut, unless the store was
+//! opened with another [`Durability`].
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
 use crate::{
     blocking,
+    durability::Durability,
     error::{Error, Result, ResultExt},
 };
 
@@ -33,6 +35,7 @@ pub const GATE_NAME: &str = "gc.lock";
 pub struct Metadata {
     root: Arc<Path>,
     connection: Arc<Mutex<Connection>>,
+    durability: Durability,
     /// Whether the caller has the gate for itself, so that a transaction must not wait at it.
     is_exclusive: bool,
 }
@@ -48,7 +51,7 @@ impl Metadata {
     ///
     /// # Errors
     /// `PermissionDenied`, `ResourceExhausted`, or `DataLoss` when the file is not a database.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: &Path, durability: Durability) -> Result<Self> {
         let path = root.join(FILE_NAME);
         let cannot = || format!("cannot open the database {}", path.display());
         // Made before SQLite sees it, so that its mode does not hang on the umask; SQLite gives its other files the same mode.
@@ -57,7 +60,7 @@ impl Metadata {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "synchronous", durability.pragma())?;
             connection.pragma_update(None, "foreign_keys", true)?;
             connection.execute_batch(
                 "CREATE TABLE IF NOT EXISTS wharf_schema (component TEXT PRIMARY KEY, version INTEGER NOT NULL) \
@@ -66,7 +69,13 @@ impl Metadata {
             Ok(connection)
         };
         let connection = open().map_err(|error| Error::from(error).context(cannot()))?;
-        Ok(Self { root: root.into(), connection: Arc::new(Mutex::new(connection)), is_exclusive: false })
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Self { root: root.into(), connection, durability, is_exclusive: false })
+    }
+
+    /// What of it survives a power cut, and what of the files beside it that belong to it.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The directory that holds the database.
@@ -248,8 +257,8 @@ mod tests {
     #[test]
     fn opens_twice_migrates_once_and_refuses_the_future() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let one = Metadata::open(dir.path()).expect("opens");
-        let other = Metadata::open(dir.path()).expect("opens");
+        let one = Metadata::open(dir.path(), Durability::Full).expect("opens");
+        let other = Metadata::open(dir.path(), Durability::Full).expect("opens");
         let steps = ["CREATE TABLE t (x INTEGER)", "ALTER TABLE t ADD COLUMN y INTEGER"];
         one.migrate("test", &steps[..1]).expect("first step");
         other.migrate("test", &steps).expect("second step");
@@ -264,7 +273,7 @@ mod tests {
     fn a_file_that_is_no_database_is_data_loss() {
         let dir = tempfile::tempdir().expect("temporary directory");
         std::fs::write(dir.path().join(FILE_NAME), vec![b'x'; 8192]).expect("writes");
-        let error = Metadata::open(dir.path()).expect_err("not a database");
+        let error = Metadata::open(dir.path(), Durability::Full).expect_err("not a database");
         assert_eq!(error.kind(), ErrorKind::DataLoss);
         assert!(error.find_source::<io::Error>().is_some());
     }
@@ -272,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_changes_nothing() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let metadata = Metadata::open(dir.path()).expect("opens");
+        let metadata = Metadata::open(dir.path(), Durability::Full).expect("opens");
         metadata.migrate("test", &["CREATE TABLE t (x INTEGER)"]).expect("migrates");
         let result: Result<()> = metadata
             .write(|connection| {

@@ -18,7 +18,6 @@ use serde::Serialize;
 use wharf_content::{
     Descriptor, Error, Result, ResultExt, blocking,
     filter::FilterSet,
-    local::atomic,
     metadata::{Metadata, from_nanos, to_nanos},
 };
 
@@ -81,13 +80,19 @@ impl SqliteImages {
     /// are of changes that have ended.
     fn mend_view(&self) -> Result<()> {
         self.metadata.write_blocking(|connection| {
-            write_view(connection, &self.index_path())?;
+            self.write_view(connection)?;
             self.markers()?.iter().try_for_each(|marker| remove(marker))
         })
     }
 
     fn index_path(&self) -> PathBuf {
         self.metadata.root().join("index.json")
+    }
+
+    fn write_view(&self, connection: &Connection) -> Result<()> {
+        let (index, path) = (index_json(&select_all(connection)?)?, self.index_path());
+        let durability = self.metadata.durability();
+        durability.replace(&path, &index, 0o600).context(|| format!("cannot write {}", path.display()))
     }
 
     /// Changes records and then their view, in one transaction. The view is renamed into place before the database commits, so that the last
@@ -98,14 +103,14 @@ impl SqliteImages {
     ) -> Result<T> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{MARKER}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let (index, marker) = (self.index_path(), self.metadata.root().join(name));
-        let made = marker.clone();
+        let marker = self.metadata.root().join(name);
+        let (this, made) = (self.clone(), marker.clone());
         let changed = self
             .metadata
             .write(move |connection| {
                 let value = work(connection)?;
                 File::create(&made).context(|| "cannot begin a change of the images")?;
-                write_view(connection, &index)?;
+                this.write_view(connection)?;
                 Ok(value)
             })
             .await;
@@ -137,11 +142,6 @@ fn remove(marker: &Path) -> Result<()> {
 }
 
 /// Writes the view of the records as this transaction sees them.
-fn write_view(connection: &Connection, path: &Path) -> Result<()> {
-    let index = index_json(&select_all(connection)?)?;
-    atomic::replace(path, &index, 0o600).context(|| format!("cannot write {}", path.display()))
-}
-
 /// The view: an image index with one entry per record, sorted by name.
 fn index_json(images: &[Image]) -> Result<Vec<u8>> {
     #[derive(Serialize)]

@@ -41,6 +41,13 @@ impl PendingFile {
         }
     }
 
+    /// Makes the temporary file with `bytes` in it.
+    pub(crate) fn holding(target: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
+        let mut pending = Self::create(target, mode)?;
+        pending.file.write_all(bytes)?;
+        Ok(pending)
+    }
+
     /// The open file.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
@@ -50,11 +57,18 @@ impl PendingFile {
     ///
     /// # Errors
     /// Those of the system; the target is then as it was.
-    pub fn publish(mut self) -> io::Result<()> {
+    pub fn publish(self) -> io::Result<()> {
         self.file.sync_all()?;
+        let target = self.target.clone();
+        self.rename()?;
+        sync_parent(&target)
+    }
+
+    /// Gives the file its final name, and leaves the rest to the system.
+    pub(crate) fn rename(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.target)?;
         self.published = true;
-        sync_parent(&self.target)
+        Ok(())
     }
 }
 
@@ -64,16 +78,6 @@ impl Drop for PendingFile {
             drop(fs::remove_file(&self.temporary));
         }
     }
-}
-
-/// Replaces the file at `path` by one that holds `bytes`, durably.
-///
-/// # Errors
-/// Those of the system; the file is then as it was.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut pending = PendingFile::create(path, mode)?;
-    pending.file().write_all(bytes)?;
-    pending.publish()
 }
 
 /// Makes a name in a directory durable.
@@ -93,10 +97,8 @@ mod tests {
     fn nothing_is_left_of_what_was_not_published() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("f");
-        replace(&path, b"one", 0o600).expect("writes");
-        let mut pending = PendingFile::create(&path, 0o600).expect("creates");
-        pending.file().write_all(b"two").expect("writes");
-        drop(pending);
+        PendingFile::holding(&path, b"one", 0o600).expect("writes").publish().expect("publishes");
+        drop(PendingFile::holding(&path, b"two", 0o600).expect("writes"));
         assert_eq!(fs::read(&path).expect("reads"), b"one");
         assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 1);
     }

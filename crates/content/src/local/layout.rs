@@ -13,7 +13,7 @@ use crate::{
     metadata::{self, Metadata},
 };
 
-use super::{Inner, atomic, ingest, leases};
+use super::{Durability, Inner, ingest, leases};
 
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const EMPTY_INDEX: &str =
@@ -41,14 +41,14 @@ impl Inner {
 }
 
 /// Opens the store's directory, making what is missing.
-pub(super) fn open(root: &Path) -> Result<Metadata> {
+pub(super) fn open(root: &Path, durability: Durability) -> Result<Metadata> {
     let cannot = || format!("cannot open the store {}", root.display());
     if !root.join(metadata::FILE_NAME).exists() {
-        make_root(root).context(cannot)?;
+        make_root(root, durability).context(cannot)?;
         refuse_foreign(root)?;
     }
     // The database comes first: a directory without one is not, or not yet, a store.
-    let metadata = Metadata::open(root).context(cannot)?;
+    let metadata = Metadata::open(root, durability).context(cannot)?;
     metadata.migrate("content", TABLES)?;
     let make = || -> io::Result<()> {
         for algorithm in Algorithm::ALL {
@@ -59,7 +59,7 @@ pub(super) fn open(root: &Path) -> Result<Metadata> {
         for (name, text) in [("index.json", EMPTY_INDEX), ("oci-layout", OCI_LAYOUT)] {
             let path = root.join(name);
             if !path.exists() {
-                atomic::replace(&path, text.as_bytes(), 0o600)?;
+                durability.replace(&path, text.as_bytes(), 0o600)?;
             }
         }
         Ok(())
@@ -84,12 +84,12 @@ pub(super) fn sweep(inner: &Inner) -> Result<()> {
     sweep().context(|| format!("cannot tidy up {}", inner.root.display()))
 }
 
-fn make_root(root: &Path) -> io::Result<()> {
+fn make_root(root: &Path, durability: Durability) -> io::Result<()> {
     if let Some(parent) = root.parent() {
         fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(root) {
-        Ok(()) => atomic::sync_parent(root),
+        Ok(()) => durability.sync_parent(root),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if root.is_dir() {
                 Ok(())
@@ -139,8 +139,8 @@ mod tests {
     fn makes_a_private_layout_and_opens_it_again() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let root = dir.path().join("a/b");
-        open(&root).expect("makes");
-        open(&root).expect("opens");
+        open(&root, Durability::Full).expect("makes");
+        open(&root, Durability::Full).expect("opens");
         assert_eq!(fs::metadata(&root).expect("exists").permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(root.join("oci-layout")).expect("reads"), OCI_LAYOUT);
         assert_eq!(fs::read_to_string(root.join("index.json")).expect("reads"), EMPTY_INDEX);
@@ -150,7 +150,7 @@ mod tests {
     fn refuses_directories_that_belong_to_something_else() {
         let dir = tempfile::tempdir().expect("temporary directory");
         fs::write(dir.path().join("thesis.txt"), "x").expect("writes");
-        let error = open(dir.path()).expect_err("foreign");
+        let error = open(dir.path(), Durability::Full).expect_err("foreign");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
         assert!(error.to_string().contains("thesis.txt"), "{error}");
         assert!(!dir.path().join("blobs").exists());
@@ -161,6 +161,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("file");
         fs::write(&path, "x").expect("writes");
-        assert!(open(&path).is_err());
+        assert!(open(&path, Durability::Full).is_err());
     }
 }

@@ -2,9 +2,7 @@
 
 use std::{fs::File, io, path::Path};
 
-use crate::{error::Result, metadata::Metadata};
-
-use super::atomic;
+use crate::local::atomic::{self, PendingFile};
 
 /// What a local store does for its content to survive a crash of the system or a power cut. The end of a process, however it comes,
 /// loses nothing committed either way.
@@ -21,7 +19,10 @@ pub enum Durability {
 
 impl Durability {
     /// Syncs what a file holds.
-    pub(super) fn sync(self, file: &File) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn sync(self, file: &File) -> io::Result<()> {
         match self {
             Self::Full => file.sync_all(),
             Self::None => Ok(()),
@@ -29,19 +30,34 @@ impl Durability {
     }
 
     /// Makes a name in a directory durable.
-    pub(super) fn sync_parent(self, path: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn sync_parent(self, path: &Path) -> io::Result<()> {
         match self {
             Self::Full => atomic::sync_parent(path),
             Self::None => Ok(()),
         }
     }
 
-    /// Sets the connection to the database, which comes as full.
-    pub(super) fn apply(self, metadata: &Metadata) -> Result<()> {
+    /// Replaces the file at `path` by one that holds `bytes`: whole or not at all to those who read it meanwhile, and with
+    /// [`Durability::Full`] after a power cut too.
+    ///
+    /// # Errors
+    /// Those of the system; the file is then as it was.
+    pub fn replace(self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let pending = PendingFile::holding(path, bytes, mode)?;
         match self {
-            Self::Full => Ok(()),
-            Self::None => metadata
-                .read_blocking(|connection| Ok(connection.pragma_update(None, "synchronous", "OFF")?)),
+            Self::Full => pending.publish(),
+            Self::None => pending.rename(),
+        }
+    }
+
+    /// The value of the database's `synchronous`.
+    pub(crate) fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::None => "OFF",
         }
     }
 }
