@@ -1,9 +1,9 @@
 //! From an error to what the user sees and the exit code.
 
-use std::{io, process::ExitCode};
+use std::{error::Error as StdError, fmt, io, process::ExitCode};
 
 use serde_json::json;
-use wharf_content::{Error, ErrorKind};
+use wharf_content::{DigestError, Error, ErrorKind, Result};
 use wharf_remotes::RemoteError;
 
 use crate::{args::Format, output::escape};
@@ -27,6 +27,57 @@ impl From<Code> for ExitCode {
     }
 }
 
+/// A failure of a file that the user named, or of a standard stream: not of the store, so that what is said of the store does not apply.
+#[derive(Debug)]
+struct Outside(io::Error);
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Outside {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// As [`Error::io`], for what is not part of the store.
+pub(crate) fn outside(context: impl Into<String>, source: io::Error) -> Error {
+    let twin = source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
+    Error::new(Error::io("", twin).kind(), context).with_source(Outside(source))
+}
+
+/// What went wrong with some of several things, while the others were seen to.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    format: Format,
+    last: Option<Error>,
+}
+
+impl Failures {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format, last: None }
+    }
+
+    /// Tells the failure before this one; the last is told by who is given it.
+    pub(crate) fn add(&mut self, error: Error) {
+        if let Some(before) = self.last.replace(error) {
+            report(&before, self.format);
+        }
+    }
+
+    /// Gives the success, or adds the failure.
+    pub(crate) fn sort<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.last.map_or(Ok(()), Err)
+    }
+}
+
 /// What the error means to a script: first where it came from, then its kind.
 pub(crate) fn code(error: &Error) -> Code {
     let kind = error.kind();
@@ -39,8 +90,12 @@ pub(crate) fn code(error: &Error) -> Code {
             _ => Code::Other,
         };
     }
-    if error.find_source::<io::Error>().is_some() {
+    if system_error(error).is_some() {
         return Code::Local;
+    }
+    // The source of a reference that was typed and cannot be read.
+    if error.find_source::<DigestError>().is_some() {
+        return Code::Usage;
     }
     match kind {
         ErrorKind::NotFound => Code::NotFound,
@@ -52,6 +107,39 @@ pub(crate) fn code(error: &Error) -> Code {
         _ => Code::Other,
     }
 }
+
+/// What the system said, of the store or of what is outside of it.
+fn system_error(error: &Error) -> Option<&io::Error> {
+    error.find_source::<io::Error>().or_else(|| error.find_source::<Outside>().map(|outside| &outside.0))
+}
+
+/// What can be done when the system refused something.
+fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
+    if matches!(refused.raw_os_error(), Some(ENFILE | EMFILE)) {
+        return Some("too many files are open: raise the limit, as `ulimit -n` does");
+    }
+    // The archive's errors are those of where it is written to, the store's have a context of their own.
+    let is_outside =
+        error.find_source::<Outside>().is_some() || error.report().starts_with("cannot write the archive");
+    match error.kind() {
+        ErrorKind::ResourceExhausted if is_outside => Some("make room where the output goes"),
+        ErrorKind::ResourceExhausted => {
+            Some("make room; images of the store are intact, and the same command goes on where it was")
+        }
+        ErrorKind::PermissionDenied if is_outside => None,
+        ErrorKind::PermissionDenied if refused.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(
+            "choose another place with --root DIR or WHARF_ROOT; a store needs to be written to, also by who reads it",
+        ),
+        ErrorKind::PermissionDenied => {
+            Some("choose another place with --root DIR or WHARF_ROOT, or change its permissions")
+        }
+        _ => None,
+    }
+}
+
+/// Numbers of errors for which the standard library has no stable kind; equal on Linux, macOS and the BSDs.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 
 /// What can be done, where there is something.
 fn hint(error: &Error) -> Option<&'static str> {
@@ -78,13 +166,10 @@ fn hint(error: &Error) -> Option<&'static str> {
             _ => None,
         };
     }
+    if let Some(refused) = system_error(error) {
+        return local_hint(error, refused);
+    }
     match (code(error), error.kind()) {
-        (Code::Local, ErrorKind::ResourceExhausted) => {
-            Some("make room; images of the store are intact, and the same command goes on where it was")
-        }
-        (Code::Local, ErrorKind::PermissionDenied) => {
-            Some("choose another place with --root DIR or WHARF_ROOT, or change its permissions")
-        }
         (Code::NotFound, _) if error.to_string().starts_with("no match for platform") => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
@@ -145,8 +230,41 @@ mod tests {
             (Error::failed_precondition("x"), Code::Mismatch),
             (Error::data_loss("x").context("y"), Code::Mismatch),
             (Error::conflict("x"), Code::Other),
+            (Error::not_implemented("x"), Code::Other),
+            (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),
+            (outside("x", io::Error::from_raw_os_error(28)), Code::Local),
+            (outside("x", io::Error::from_raw_os_error(2)).context("y"), Code::Local),
         ] {
             assert_eq!(code(&error), expected, "{error:?}");
         }
+    }
+
+    #[test]
+    fn hints_are_of_what_failed() {
+        let store = |number| Error::io("x", io::Error::from_raw_os_error(number));
+        let out = |number| outside("x", io::Error::from_raw_os_error(number));
+        let archive = |number| Error::io("cannot write the archive y", io::Error::from_raw_os_error(number));
+        for (error, expected) in [
+            (store(28), Some("the same command goes on")),
+            (out(28), Some("where the output goes")),
+            (archive(28), Some("where the output goes")),
+            (store(24), Some("ulimit")),
+            (out(24), Some("ulimit")),
+            (store(13), Some("change its permissions")),
+            (store(30), Some("needs to be written to")),
+            (out(13), None),
+            (archive(13), None),
+            (store(5), None),
+        ] {
+            let found = hint(&error);
+            let is_right = match expected {
+                Some(words) => found.is_some_and(|hint| hint.contains(words)),
+                None => found.is_none(),
+            };
+            assert!(is_right, "{error:?}: {found:?}");
+        }
+        let report = out(28).report();
+        assert_eq!(report.matches("No space").count(), 1, "{report}");
+        assert_eq!(out(24).kind(), store(24).kind());
     }
 }

@@ -9,6 +9,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use wharf_content::{Error, ErrorKind, Result};
 
+use crate::{args::Format, exit};
+
 /// Replaces what could steer a terminal: control characters, C1 included, and characters that turn the direction of text.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     let harmful = |c: char| {
@@ -38,7 +40,7 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Error::io("cannot write to standard output", error)),
+        Err(error) => Err(exit::outside("cannot write to standard output", error)),
         Ok(()) => Ok(()),
     }
 }
@@ -61,7 +63,17 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&text)
 }
 
-/// Rows in columns as wide as their widest cell; the last column is not filled up.
+/// Writes names, one on each line or as one list. No names, no list: who did nothing to anything has no result.
+pub(crate) fn names(format: Format, names: &[String]) -> Result<()> {
+    match format {
+        Format::Json if names.is_empty() => Ok(()),
+        Format::Json => json(&names),
+        Format::Text => names.iter().try_for_each(|name| line(&escape(name))),
+    }
+}
+
+/// Rows in columns as wide as their widest cell; the last column is not filled up. The header stands over no rows too.
+/// Scripts that count lines use `--quiet`.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |row: &[String]| row.iter().map(|cell| escape(cell).into_owned()).collect::<Vec<_>>();
     let mut lines = vec![header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];

@@ -255,11 +255,11 @@ async fn interrupted_in_the_middle_and_resumed() {
     assert_eq!(ranges, [format!("bytes={kept}-")], "it goes on where it was");
 }
 
-/// The bytes of ingests that are not finished.
+/// The bytes of the largest ingest that is not finished; the small ones beside it may be done or not.
 fn partial(ingest: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(ingest) else { return 0 };
     let sizes = entries.flatten().filter_map(|entry| entry.path().join("data").metadata().ok());
-    sizes.map(|metadata| metadata.len()).sum()
+    sizes.map(|metadata| metadata.len()).max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,4 +303,65 @@ async fn plugins_and_version() {
     }
     assert_eq!(wharf.run(&["version"]).await.succeeded(), format!("wharf {}\n", env!("CARGO_PKG_VERSION")));
     assert!(!wharf.dir.path().join("store").exists(), "neither makes a store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_is_full_is_not_taken_for_the_store() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let pulled = wharf.run(&["pull", "-q", "--platform", "linux/amd64", &name]).await.succeeded();
+    for arguments in [
+        &["images", "ls"][..],
+        &["images", "ls", "-q"],
+        &["content", "ls"],
+        &["content", "get", pulled.trim()],
+        &["lease", "ls", "--format", "json"],
+        &["manifest", &name],
+        &["export", "--platform", "linux/amd64", &name],
+        &["version"],
+    ] {
+        let error = wharf.run_into_full(arguments).await.failed(8);
+        assert!(error.contains("cannot write ") && error.contains("No space left"), "{arguments:?}: {error}");
+        assert!(error.contains("where the output goes"), "{arguments:?}: {error}");
+        assert!(!error.contains("of the store") && error.matches("No space").count() == 1, "{error}");
+    }
+    let file = wharf.run(&["content", "get", pulled.trim(), "-o", "/dev/full"]).await.failed(8);
+    assert!(file.contains("cannot write to /dev/full") && file.contains("where the output goes"), "{file}");
+}
+
+#[tokio::test]
+async fn lists_of_nothing() {
+    let wharf = Wharf::new();
+    for (list, header) in [
+        (["images", "ls"], "REF  TYPE  DIGEST  SIZE  PLATFORMS  LABELS\n"),
+        (["content", "ls"], "DIGEST  SIZE  AGE  LABELS\n"),
+        (["content", "active"], "REF  OFFSET  TOTAL  AGE\n"),
+        (["lease", "ls"], "ID  CREATED  EXPIRES  HELD  RESOURCES  LABELS\n"),
+    ] {
+        assert_eq!(wharf.run(&list).await.succeeded(), header);
+        assert_eq!(wharf.run(&[list[0], list[1], "-q"]).await.succeeded(), "", "{list:?}");
+        let json = wharf.run(&[list[0], list[1], "--format", "json"]).await.succeeded();
+        assert_eq!(json, "[]\n", "{list:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_digest_of_an_unknown_algorithm_is_a_mistake_of_usage() {
+    let wharf = Wharf::new();
+    let digest = "md5:d41d8cd98f00b204e9800998ecf8427e";
+    let name = format!("busybox@{digest}");
+    for arguments in [
+        &["content", "get", digest][..],
+        &["content", "info", digest],
+        &["content", "label", digest, "a=1"],
+        &["content", "rm", digest],
+        &["content", "ingest", "x", "--expected-digest", digest],
+        &["images", "rm", &name],
+        &["inspect", "--local", &name],
+        &["pull", &name],
+    ] {
+        let error = wharf.run(arguments).await.failed(3);
+        assert!(error.contains(digest) && error.contains("sha384"), "{arguments:?}: {error}");
+    }
 }

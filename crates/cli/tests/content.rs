@@ -337,3 +337,53 @@ async fn a_reader_that_goes_away_is_no_error() {
     let done = child.wait_with_output().expect("ends");
     assert_eq!((done.status.code(), String::from_utf8_lossy(&done.stderr).as_ref()), (Some(0), ""));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_collected_from_under_an_ingest() {
+    let wharf = Wharf::new();
+    // What is stored is held until the answer is given, not a moment less.
+    let mut child = wharf
+        .command(&["content", "ingest", "slow"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let begun = Instant::now();
+    loop {
+        let leases = wharf.json(&["lease", "ls"]).await;
+        if leases[0]["held"] == true {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it holds nothing: {leases}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(child.stdin.take());
+    assert!(
+        tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("waits").success()
+    );
+    assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "", "and then let go");
+
+    let collecting = async {
+        for _ in 0..40 {
+            wharf.run(&["gc", "-q"]).await.succeeded();
+        }
+    };
+    let file = wharf.file("bytes", &noise(1 << 20, 7));
+    let ingesting = async {
+        for _ in 0..40 {
+            wharf.run(&["content", "ingest", "x", &file, "--label", "a=1"]).await.succeeded();
+        }
+    };
+    tokio::join!(collecting, ingesting);
+
+    wharf.run(&["lease", "create", "--id", "mine"]).await.succeeded();
+    let kept = wharf.fed(&["content", "ingest", "y", "--lease", "mine"], b"kept").succeeded();
+    wharf.run(&["gc"]).await.succeeded();
+    assert_eq!(wharf.run(&["content", "ls", "-q"]).await.succeeded(), kept);
+    assert_eq!(wharf.json(&["lease", "ls"]).await[0]["resources"], 1);
+    // Also by the lease, what another one keeps already.
+    wharf.run(&["lease", "create", "--id", "other"]).await.succeeded();
+    wharf.fed(&["content", "ingest", "y", "--lease", "other"], b"kept").succeeded();
+    wharf.run(&["lease", "rm", "mine"]).await.succeeded();
+    assert_eq!(wharf.run(&["gc"]).await.succeeded(), "");
+}

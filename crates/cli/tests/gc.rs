@@ -69,3 +69,107 @@ async fn a_lease_keeps_what_no_image_names() {
     wharf.run(&["lease", "create", "--expire", "soon"]).await.failed(3);
     assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "", "pulls leave none");
 }
+
+#[tokio::test]
+async fn what_was_removed_is_listed_as_asked_for() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let pull = ["pull", "--platform", "linux/amd64", &name];
+    wharf.run(&pull).await.succeeded();
+    wharf.run(&["lease", "create", "--id", "one"]).await.succeeded();
+    wharf.run(&["lease", "create", "--id", "two"]).await.succeeded();
+    let list = |done: support::Done| serde_json::from_str::<Value>(&done.out()).expect("JSON");
+    let removed = wharf.run(&["lease", "rm", "one", "none", "two", "--format", "json"]).await;
+    assert_eq!(removed.code(), 2);
+    assert_eq!(list(removed), serde_json::json!(["one", "two"]));
+    let removed = wharf.run(&["images", "rm", &name, "--format", "json"]).await;
+    assert_eq!(removed.code(), 0);
+    assert_eq!(list(removed), serde_json::json!([name]));
+    wharf.run(&["images", "rm", &name, "--format", "json"]).await.failed(2);
+    wharf.run(&["lease", "rm", "one", "--format", "json"]).await.failed(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_on_the_way_does_not_leave_the_rest_undone() {
+    let registry = TestRegistry::start().await;
+    let names = ["a/b:1", "a/b:2"];
+    let mut pulled = Vec::new();
+    let wharf = Wharf::new();
+    for name in names {
+        pulled.push(registry.put(name, &three_platforms()).await.expect("puts"));
+    }
+    let pull = async || {
+        for name in &pulled {
+            wharf.run(&["pull", "--platform", "linux/amd64", name]).await.succeeded();
+        }
+    };
+
+    pull().await;
+    let bad = ["images", "rm", "--sync", &pulled[0], "BAD//name", &pulled[1]];
+    assert!(wharf.run(&bad).await.failed(3).contains("BAD//name"));
+    assert_eq!(
+        wharf.run(&["ls", "-q"]).await.succeeded().lines().count(),
+        2,
+        "a typing error removes nothing"
+    );
+    let missing = wharf.run(&["images", "rm", "--sync", &pulled[0], "nothing", &pulled[1]]).await;
+    assert_eq!((missing.code(), missing.out()), (2, format!("{}\n{}\n", pulled[0], pulled[1])));
+    assert_eq!(blobs(&wharf), 0);
+
+    pull().await;
+    let full = wharf.run_into_full(&["images", "rm", "--sync", &pulled[0], &pulled[1]]).await.failed(8);
+    assert!(full.contains("standard output"), "{full}");
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded(), "");
+    assert_eq!(blobs(&wharf), 0, "collected all the same");
+
+    for id in ["one", "two"] {
+        wharf.run(&["lease", "create", "--id", id]).await.succeeded();
+    }
+    wharf.run_into_full(&["lease", "rm", "one", "two"]).await.failed(8);
+    assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "");
+    wharf.run_into_full(&["lease", "create"]).await.failed(8);
+    assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "", "nobody could ever remove it");
+}
+
+const LABEL: &str = "containerd.io/gc.expire";
+
+#[tokio::test]
+async fn when_a_lease_ends() {
+    let wharf = Wharf::new();
+    let past = format!("{LABEL}=2001-02-03T04:05:06Z");
+    for (arguments, words) in [
+        (&["--expire", "0s"][..], "never ends"),
+        (&["--expire", "5"], "90s"),
+        (&["--expire", ""], "90s"),
+        (&["--expire", "9999999999d"], "too long"),
+        (&[&format!("{LABEL}=tomorrow")], "tomorrow"),
+        (&[&format!("{LABEL}=")], LABEL),
+        (&["--expire", "1h", &past], LABEL),
+        (&["--id", ""], "an id"),
+        (&["=x"], "KEY=VALUE"),
+    ] {
+        let error = wharf.run(&[&["lease", "create"], arguments].concat()).await.failed(3);
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+    assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "");
+
+    wharf.run(&["lease", "create", "--id", "past", &past, "for=tests"]).await.succeeded();
+    wharf.run(&["lease", "create", "--id", "ever"]).await.succeeded();
+    let made = wharf
+        .run(&["lease", "create", "--id", "soon", "--expires", "1h", "--format", "json"])
+        .await
+        .succeeded();
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    assert_eq!(made["expires"], made["labels"][LABEL]);
+    let table = wharf.run(&["lease", "ls"]).await.succeeded();
+    let row = |id: &str| table.lines().find(|line| line.starts_with(id)).expect("a row").to_owned();
+    assert!(row("past").contains("2001-02-03T04:05:06Z") && row("past").ends_with("  for=tests"), "{table}");
+    assert!(row("ever").contains("  never  ") && row("ever").ends_with("  -"), "{table}");
+    let listed = wharf.run(&["lease", "ls", "--format", "json"]).await.succeeded();
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let expires: Vec<&Value> =
+        listed.as_array().expect("a list").iter().map(|lease| &lease["expires"]).collect();
+    assert_eq!(expires, [&Value::Null, &"2001-02-03T04:05:06Z".into(), &made["expires"]]);
+    assert_eq!(wharf.run(&["gc"]).await.succeeded(), "leases/past\n");
+}

@@ -11,9 +11,9 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 use serde::Serialize;
-use wharf_content::{Error, Info, Labels, Result};
+use wharf_content::{Info, Labels, Result};
 
-use crate::{args::Format, context::Context, exit};
+use crate::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Content {
@@ -77,33 +77,4 @@ impl From<Info> for Row {
 /// RFC 3339.
 fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
-}
-
-/// What went wrong with some of several things, while the others were seen to.
-#[derive(Debug)]
-struct Failures {
-    format: Format,
-    last: Option<Error>,
-}
-
-impl Failures {
-    fn new(context: &Context) -> Self {
-        Self { format: context.global.format, last: None }
-    }
-
-    /// Tells the failure before this one; the last is told by who is given it.
-    fn add(&mut self, error: Error) {
-        if let Some(before) = self.last.replace(error) {
-            exit::report(&before, self.format);
-        }
-    }
-
-    /// Gives the success, or adds the failure.
-    fn sort<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.add(error)).ok()
-    }
-
-    fn finish(self) -> Result<()> {
-        self.last.map_or(Ok(()), Err)
-    }
 }

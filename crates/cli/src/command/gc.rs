@@ -11,7 +11,8 @@ use crate::{args::Format, context::Context, output};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Images, leases and processes at work keep content; what none of them keeps is removed, with leases and images that have \
-expired. Prints what went, or with --dry-run what would go: digests and sizes of content, and the rest by its kind and name."
+expired. Prints what went, or with --dry-run what would go: digests and sizes of content, and the rest by its kind and name.\n\n\
+Examples:\n  wharf gc --dry-run\n  wharf gc -q | wc -l"
 )]
 pub(crate) struct Gc {
     /// Remove nothing

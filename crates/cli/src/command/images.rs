@@ -2,13 +2,13 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use wharf_content::{Descriptor, Error, ErrorKind, Labels, Result, filter::FilterSet, gc::CollectOptions};
+use wharf_content::{Descriptor, ErrorKind, Labels, Result, filter::FilterSet, gc::CollectOptions};
 use wharf_images::{
     Image, Selection, collect,
     image::{check, present_platforms},
 };
 
-use crate::{args::Format, context::Context, exit, output};
+use crate::{args::Format, context::Context, exit::Failures, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Images {
@@ -16,7 +16,7 @@ pub(crate) enum Images {
     #[command(visible_alias = "list")]
     Ls(List),
     /// Remove images; their content stays until it is collected
-    #[command(visible_alias = "remove")]
+    #[command(visible_alias = "remove", visible_alias = "delete")]
     Rm(Remove),
 }
 
@@ -114,6 +114,8 @@ fn table(rows: &[Row]) -> String {
 
 /// Arguments of `images rm`.
 #[derive(Debug, Args)]
+#[command(after_help = "Prints the names that it removed.\n\nExamples:\n  wharf images rm busybox\n  \
+wharf images ls -q 'name~=^localhost/' | xargs -r -d '\\n' wharf images rm --sync")]
 pub(crate) struct Remove {
     /// The images
     #[arg(required = true, value_name = "NAME")]
@@ -124,28 +126,27 @@ pub(crate) struct Remove {
 }
 
 impl Remove {
-    /// Removes what is there, and fails if one was not.
+    /// Removes what is there, and fails if one was not; nothing, where a name cannot be one.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let images = context.images().await?;
-        let mut failed: Vec<Error> = Vec::new();
+        let mut failures = Failures::new(context.global.format);
+        let mut found = Vec::with_capacity(self.names.len());
         for name in &self.names {
-            let removed = match context.image(name).await {
-                Ok(image) => images.delete(&image.name, Some(&image.target)).await.map(|()| image.name),
-                Err(error) => Err(error),
-            };
-            match removed {
-                Ok(name) => output::line(&output::escape(&name))?,
-                Err(error) if error.kind() == ErrorKind::NotFound => failed.push(error),
-                Err(error) => return Err(error),
+            match context.image(name).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                image => found.extend(failures.sort(image)),
             }
         }
+        let mut removed = Vec::with_capacity(found.len());
+        for image in found {
+            if failures.sort(images.delete(&image.name, Some(&image.target)).await).is_some() {
+                removed.push(image.name);
+            }
+        }
+        failures.sort(output::names(context.global.format, &removed));
         if self.sync {
-            collect(context.store().await?.as_ref(), &CollectOptions::new()).await?;
+            failures.sort(collect(context.store().await?.as_ref(), &CollectOptions::new()).await);
         }
-        let Some(last) = failed.pop() else { return Ok(()) };
-        for error in failed {
-            exit::report(&error, context.global.format);
-        }
-        Err(last)
+        failures.finish()
     }
 }

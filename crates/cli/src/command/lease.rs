@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use wharf_content::{
-    Error, ErrorKind, Lease as Record, LeaseManager, LeaseOptions, Result, Store, filter::FilterSet,
+    Error, ErrorKind, Labels, Lease as Record, LeaseManager, LeaseOptions, Result, Store,
+    filter::FilterSet,
+    lease::{LABEL_EXPIRE, expiry},
 };
 
-use crate::{args::Format, context::Context, exit, labels, output};
+use crate::{args::Format, context::Context, exit::Failures, labels, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lease {
@@ -18,26 +20,36 @@ pub(crate) enum Lease {
     /// Make a lease, which holds what is pulled under it (`wharf pull --lease ID`)
     Create(Create),
     /// Remove leases; what they held stays until it is collected
-    #[command(visible_alias = "remove")]
+    #[command(visible_alias = "remove", visible_alias = "delete")]
     Rm(Remove),
 }
 
 /// Arguments of `lease ls`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A filter is `field==value`, `field!=value`, `field~=regex` or `field`, joined by commas; one of several filters must \
+match.\nFields: id, labels.KEY; a KEY with dots or slashes in it is quoted.\n\n\
+A lease that has expired is listed until `wharf gc` removes it; one that a process holds lasts as long as the process, too.\n\n\
+Examples:\n  wharf lease ls\n  wharf lease ls -q 'labels.for==backup' | xargs -r -d '\\n' wharf lease rm"
+)]
 pub(crate) struct List {
-    /// List only what one of these matches; fields: id, labels.KEY
+    /// List only what one of these matches
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 }
 
 /// Arguments of `lease create`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Prints the id.\n\nExamples:\n  wharf lease create --id nightly --expire 24h for=backup\n  \
+lease=$(wharf lease create) && wharf pull --lease \"$lease\" busybox"
+)]
 pub(crate) struct Create {
     /// The id; a random one where there is none
     #[arg(long)]
     id: Option<String>,
     /// How long the lease lasts, such as 90s, 30m, 24h or 7d; for ever where there is no limit
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, visible_alias = "expires", value_name = "DURATION", value_parser = duration)]
     expire: Option<Duration>,
     /// Labels; `containerd.io/gc.flat=true` holds content without what it refers to
     #[arg(value_name = "KEY=VALUE")]
@@ -46,6 +58,7 @@ pub(crate) struct Create {
 
 /// Arguments of `lease rm`.
 #[derive(Debug, Args)]
+#[command(after_help = "Prints what it removed.\n\nExamples:\n  wharf lease rm nightly && wharf gc")]
 pub(crate) struct Remove {
     /// The leases
     #[arg(required = true, value_name = "ID")]
@@ -63,7 +76,31 @@ fn duration(text: &str) -> Result<Duration, String> {
         "d" => 24 * 60 * 60,
         _ => return Err(expected()),
     };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)
+    let duration = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)?;
+    if duration.is_zero() {
+        return Err(
+            "the lease would have ended before it began: leave this out for one that never ends".into()
+        );
+    }
+    Ok(duration)
+}
+
+/// The labels of a new lease. A time that cannot be read would be taken for none, and the lease would last for ever.
+fn parse_labels(texts: &[String], expire: Option<Duration>) -> Result<Labels> {
+    let labels = labels::parse(texts)?;
+    if let Some(value) = labels.get(LABEL_EXPIRE) {
+        if expire.is_some() {
+            return Err(Error::invalid_argument(format!(
+                "--expire and the label {LABEL_EXPIRE} both say when the lease ends: give one of them"
+            )));
+        }
+        if expiry(&labels).is_none() {
+            return Err(Error::invalid_argument(format!(
+                "{value:?} is not a time for {LABEL_EXPIRE}: expected one such as 2030-01-31T12:00:00Z, or --expire DURATION"
+            )));
+        }
+    }
+    Ok(labels)
 }
 
 impl Lease {
@@ -78,7 +115,8 @@ impl Lease {
     }
 }
 
-fn leases(store: &dyn Store) -> Result<&dyn LeaseManager> {
+/// The leases of a store that has them.
+pub(super) fn leases(store: &dyn Store) -> Result<&dyn LeaseManager> {
     store.leases().ok_or_else(|| Error::not_implemented("this store keeps everything and has no leases"))
 }
 
@@ -107,8 +145,8 @@ impl List {
                 .iter()
                 .map(|(lease, resources, is_held)| {
                     json!({
-                        "id": lease.id, "created": time(lease.created_at), "labels": lease.labels,
-                        "resources": resources, "held": is_held,
+                        "id": lease.id, "created": time(lease.created_at), "expires": lease.expires_at().map(time),
+                        "labels": lease.labels, "resources": resources, "held": is_held,
                     })
                 })
                 .collect();
@@ -116,23 +154,29 @@ impl List {
         }
         let rows: Vec<Vec<String>> =
             described.iter().map(|(lease, count, held)| row(lease, *count, *held)).collect();
-        output::write(output::table(&["ID", "CREATED", "EXPIRES", "HELD", "RESOURCES"], &rows).as_bytes())
+        let header = ["ID", "CREATED", "EXPIRES", "HELD", "RESOURCES", "LABELS"];
+        output::write(output::table(&header, &rows).as_bytes())
     }
 }
 
 fn row(lease: &Record, resources: usize, is_held: bool) -> Vec<String> {
+    // The time has a column of its own, unless it cannot be read.
+    let is_shown = |key: &str| key != LABEL_EXPIRE || lease.expires_at().is_none();
+    let labels = lease.labels.iter().filter(|(key, _)| is_shown(key));
+    let labels: Vec<String> = labels.map(|(key, value)| format!("{key}={value}")).collect();
     vec![
         lease.id.clone(),
         time(lease.created_at),
         lease.expires_at().map_or_else(|| "never".into(), time),
         if is_held { "by a process".into() } else { "-".into() },
         resources.to_string(),
+        if labels.is_empty() { "-".into() } else { labels.join(",") },
     ]
 }
 
 impl Create {
     async fn run(self, context: &Context, leases: &dyn LeaseManager) -> Result<()> {
-        let mut options = LeaseOptions::new().with_labels(labels::parse(&self.labels)?);
+        let mut options = LeaseOptions::new().with_labels(parse_labels(&self.labels, self.expire)?);
         if let Some(id) = self.id {
             options = options.with_id(id);
         }
@@ -140,31 +184,33 @@ impl Create {
             options = options.lasting(duration);
         }
         let lease = leases.create_lease(options).await?;
-        match context.global.format {
+        let told = match context.global.format {
             Format::Json => output::json(&json!({
-                "id": lease.id, "created": time(lease.created_at), "labels": lease.labels,
+                "id": lease.id, "created": time(lease.created_at), "expires": lease.expires_at().map(time),
+                "labels": lease.labels,
             })),
             Format::Text => output::line(&output::escape(&lease.id)),
+        };
+        if told.is_err() {
+            // Nobody knows its id, and it may be there for ever.
+            leases.delete_lease(&lease.id).await?;
         }
+        told
     }
 }
 
 impl Remove {
     /// Removes what is there, and fails if one was not.
     async fn run(self, context: &Context, leases: &dyn LeaseManager) -> Result<()> {
-        let mut failed = None;
-        for id in &self.ids {
-            match leases.delete_lease(id).await {
-                Ok(()) => output::line(&output::escape(id))?,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    if let Some(before) = failed.replace(error) {
-                        exit::report(&before, context.global.format);
-                    }
-                }
-                Err(error) => return Err(error),
+        let mut failures = Failures::new(context.global.format);
+        let mut removed = Vec::new();
+        for id in self.ids {
+            if failures.sort(leases.delete_lease(&id).await).is_some() {
+                removed.push(id);
             }
         }
-        failed.map_or(Ok(()), Err)
+        failures.sort(output::names(context.global.format, &removed));
+        failures.finish()
     }
 }
 
@@ -174,10 +220,12 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604_800), ("0s", 0)] {
+        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604_800), ("1s", 1)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
         }
-        for bad in ["", "5", "h", "5w", "-5s", "1.5h", "99999999999999999999s", "9999999999999999999d"] {
+        for bad in
+            ["", "5", "h", "5w", "-5s", "1.5h", "0s", "0d", "99999999999999999999s", "9999999999999999999d"]
+        {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 
-use std::process::{Command, Output};
+use std::{
+    fs::File,
+    process::{Command, Output},
+};
 
 use wharf_tests::{ImageFixture, Layer};
 
@@ -25,6 +28,14 @@ impl Wharf {
     /// Runs on another thread, so that a registry in this process can answer.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Done {
         let mut command = self.command(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        Done(output.expect("the program runs"))
+    }
+
+    /// Runs with a standard output that has no room.
+    pub(crate) async fn run_into_full(&self, arguments: &[&str]) -> Done {
+        let mut command = self.command(arguments);
+        command.stdout(File::options().write(true).open("/dev/full").expect("a device of Linux"));
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
         Done(output.expect("the program runs"))
     }

@@ -7,9 +7,9 @@ use serde_json::json;
 use wharf_content::{Digest, Error, ErrorKind, Result, filter::FilterSet};
 use wharf_images::{Selection, image::check};
 
-use crate::{args::Format, context::Context, labels, output};
+use crate::{args::Format, context::Context, exit::Failures, labels, output};
 
-use super::{Failures, find};
+use super::find;
 
 /// Arguments of `content label`.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ impl Abort {
     /// Throws away what is there, and fails if one was not.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let store = context.store().await?;
-        let mut failures = Failures::new(context);
+        let mut failures = Failures::new(context.global.format);
         let mut aborted = Vec::new();
         for reference in self.references {
             match store.abort(&reference).await {
@@ -79,7 +79,7 @@ impl Abort {
                 Err(error) => failures.add(error),
             }
         }
-        tell(context, &aborted)?;
+        failures.sort(output::names(context.global.format, &aborted));
         failures.finish()
     }
 }
@@ -101,7 +101,7 @@ impl Remove {
     /// Removes what is there, and fails if one was not.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let store = context.store().await?;
-        let mut failures = Failures::new(context);
+        let mut failures = Failures::new(context.global.format);
         let found = find::find(store.as_ref(), &self.digests).await?;
         let wanted: Vec<Digest> = found.into_iter().filter_map(|digest| failures.sort(digest)).collect();
         // Without the parents nobody can tell any more who needed their children.
@@ -117,17 +117,8 @@ impl Remove {
                 output::note(&format!("warning: image {name} needs {digest}, which was removed"));
             }
         }
-        tell(context, &removed)?;
+        failures.sort(output::names(context.global.format, &removed));
         failures.finish()
-    }
-}
-
-/// Prints what is gone.
-fn tell(context: &Context, names: &[String]) -> Result<()> {
-    match context.global.format {
-        Format::Json if names.is_empty() => Ok(()),
-        Format::Json => output::json(&names),
-        Format::Text => names.iter().try_for_each(|name| output::line(&output::escape(name))),
     }
 }
 

@@ -62,7 +62,7 @@ fn parse(text: &str) -> Result<Wanted> {
     let (algorithm, hex) = match text.parse::<Digest>() {
         Ok(digest) => return Ok(Wanted::Whole(digest)),
         Err(error @ DigestError::Unsupported) => {
-            return Err(Error::from(error).context(format!("{text:?} names no content")));
+            return Err(Error::invalid_argument(format!("{text:?} names no content: {error}")));
         }
         Err(_) => match text.split_once(':') {
             Some((name, hex)) => (Algorithm::from_name(name), hex),

@@ -2,6 +2,8 @@
 //!
 //! What an earlier run left under the same name is gone on with only if the input is a file and begins with those bytes. What comes
 //! through a pipe comes from its start, so it is written from its start.
+//!
+//! The process holds what it stores until it is done, so that no collection comes between the commit and the answer.
 
 use std::{
     fs::File,
@@ -17,11 +19,11 @@ use std::{
 use clap::Args;
 use serde_json::json;
 use wharf_content::{
-    Algorithm, CommitOptions, Digest, Error, ErrorKind, Hasher, IngestOptions, Labels, LeasedStore, Result,
-    ResultExt, Store, Writer, blocking, open_writer,
+    Algorithm, CommitOptions, Digest, Error, ErrorKind, Hasher, Info, IngestOptions, Labels, LeasedStore,
+    Resource, Result, Store, Writer, blocking, open_writer,
 };
 
-use crate::{args::Format, context::Context, labels, output};
+use crate::{args::Format, command::lease::leases, context::Context, exit, labels, output};
 
 /// How many bytes are read at a time.
 const CHUNK_LEN: u64 = 256 * 1024;
@@ -77,12 +79,34 @@ impl Ingest {
         wharf_content::labels::validate(&labels)?;
         let path = self.file.clone();
         let mut input = blocking::run(move || Input::open(&path)).await?;
-        let mut store = context.store().await?;
-        if let Some(lease) = &self.lease {
-            store = LeasedStore::under(store, lease);
+        let store = context.store().await?;
+        if let Some(id) = &self.lease {
+            // Found out before anything is read.
+            leases(store.as_ref())?.resources(id).await?;
         }
-        let (digest, is_new) = match self.open(context, store.as_ref()).await {
-            Ok(mut writer) => self.fill(store.as_ref(), writer.as_mut(), &mut input, &labels).await?,
+        let leased = LeasedStore::hold(store, Labels::new()).await?;
+        let stored = self.store(context, leased.as_ref(), &mut input, &labels).await;
+        let released = leased.release().await;
+        let (info, is_new) = stored?;
+        released?;
+        match context.global.format {
+            Format::Json => output::json(&json!({
+                "digest": info.digest.as_str(), "size": info.size, "new": is_new, "labels": info.labels,
+            })),
+            Format::Text => output::line(info.digest.as_str()),
+        }
+    }
+
+    /// Stores the input, labelled and under the user's lease; whether it is new to the store.
+    async fn store(
+        &self,
+        context: &Context,
+        store: &dyn Store,
+        input: &mut Input,
+        labels: &Labels,
+    ) -> Result<(Info, bool)> {
+        let (digest, is_new) = match self.open(context, store).await {
+            Ok(mut writer) => self.fill(store, writer.as_mut(), input, labels).await?,
             Err(error) => match &self.expected_digest {
                 Some(digest) if error.kind() == ErrorKind::AlreadyExists => (digest.clone(), false),
                 _ => return Err(error),
@@ -98,14 +122,12 @@ impl Ingest {
         if !is_new && !labels.is_empty() {
             let paths: Vec<String> = labels.keys().map(|key| format!("labels.{key}")).collect();
             let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-            info = store.update(&digest, &labels, &paths).await?;
+            info = store.update(&digest, labels, &paths).await?;
         }
-        match context.global.format {
-            Format::Json => output::json(&json!({
-                "digest": digest.as_str(), "size": info.size, "new": is_new, "labels": info.labels,
-            })),
-            Format::Text => output::line(digest.as_str()),
+        if let Some(id) = &self.lease {
+            leases(store)?.add_resource(id, &Resource::Content(digest)).await?;
         }
+        Ok((info, is_new))
     }
 
     /// Opens the writer, after whoever is at work on the ingest now.
@@ -203,13 +225,17 @@ struct Input {
 impl Input {
     fn open(path: &Path) -> Result<Self> {
         let (mut file, name) = if path.as_os_str() == "-" {
-            let file = io::stdin().as_fd().try_clone_to_owned().context(|| "cannot read standard input")?;
+            let file = io::stdin().as_fd().try_clone_to_owned();
+            let file = file.map_err(|error| exit::outside("cannot read standard input", error))?;
             (File::from(file), "standard input".to_owned())
         } else {
             let name = path.display().to_string();
-            (File::open(path).context(|| format!("cannot open {name}"))?, name)
+            let file =
+                File::open(path).map_err(|error| exit::outside(format!("cannot open {name}"), error))?;
+            (file, name)
         };
-        let metadata = file.metadata().context(|| format!("cannot read {name}"))?;
+        let metadata =
+            file.metadata().map_err(|error| exit::outside(format!("cannot read {name}"), error))?;
         if metadata.is_dir() {
             return Err(Error::invalid_argument(format!("cannot read {name}: it is a directory")));
         }
@@ -222,7 +248,10 @@ impl Input {
         work: impl FnOnce(&mut &File) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (file, name) = (Arc::clone(&self.file), self.name.clone());
-        blocking::run(move || work(&mut &*file).context(|| format!("cannot read {name}"))).await
+        blocking::run(move || {
+            work(&mut &*file).map_err(|error| exit::outside(format!("cannot read {name}"), error))
+        })
+        .await
     }
 
     /// The next bytes; none at the end.

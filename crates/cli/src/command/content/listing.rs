@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 use wharf_content::{Info, Labels, Result, Status, filter::FilterSet};
 
-use crate::{args::Format, context::Context, output};
+use crate::{args::Format, context::Context, exit::Failures, output};
 
-use super::{Failures, Row, find, time};
+use super::{Row, find, time};
 
 /// Arguments of `content ls`.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ impl Describe {
     /// Describes what is there, and fails if one was not.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let store = context.store().await?;
-        let mut failures = Failures::new(context);
+        let mut failures = Failures::new(context.global.format);
         let mut infos = Vec::with_capacity(self.digests.len());
         for found in find::find(store.as_ref(), &self.digests).await? {
             let info = match found {

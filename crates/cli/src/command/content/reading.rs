@@ -12,11 +12,9 @@ use std::{
 
 use clap::Args;
 use serde_json::json;
-use wharf_content::{
-    Descriptor, Digest, Error, Hasher, Result, ResultExt, blocking, local::atomic::PendingFile,
-};
+use wharf_content::{Descriptor, Digest, Error, Hasher, Result, blocking, local::atomic::PendingFile};
 
-use crate::{args::Format, context::Context, output};
+use crate::{args::Format, context::Context, exit, output};
 
 use super::find;
 
@@ -136,7 +134,7 @@ impl Sink {
         }
         match (&*self.file).write_all(bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Error::io(format!("cannot write to {}", self.name), error)),
+            Err(error) => Err(exit::outside(format!("cannot write to {}", self.name), error)),
             Ok(()) => Ok(true),
         }
     }
@@ -147,31 +145,32 @@ impl Target {
         if path.as_os_str() == "-" {
             let name = "standard output";
             let file = io::stdout().as_fd().try_clone_to_owned();
-            let file = File::from(file.context(|| format!("cannot write to {name}"))?);
+            let file =
+                File::from(file.map_err(|error| exit::outside(format!("cannot write to {name}"), error))?);
             return Ok(Self { sink: Sink::new(file, name), pending: None, is_standard: true });
         }
         let name = path.display().to_string();
-        let cannot = || format!("cannot write to {name}");
+        let cannot = |error| exit::outside(format!("cannot write to {name}"), error);
         let (path, mode) = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
-            Err(error) => return Err(Error::io(cannot(), error)),
+            Err(error) => return Err(cannot(error)),
             Ok(metadata) if metadata.is_dir() => {
-                return Err(Error::invalid_argument(format!("{}: it is a directory", cannot())));
+                return Err(Error::invalid_argument(format!("cannot write to {name}: it is a directory")));
             }
             // A device, a FIFO: nothing to put another file in the place of.
             Ok(metadata) if !metadata.is_file() => {
-                let file = OpenOptions::new().write(true).open(path).context(cannot)?;
+                let file = OpenOptions::new().write(true).open(path).map_err(cannot)?;
                 return Ok(Self { sink: Sink::new(file, &name), pending: None, is_standard: false });
             }
             Ok(metadata) => {
-                (fs::canonicalize(path).context(cannot)?, Some(metadata.permissions().mode() & 0o777))
+                (fs::canonicalize(path).map_err(cannot)?, Some(metadata.permissions().mode() & 0o777))
             }
         };
-        let mut pending = PendingFile::create(&path, mode.unwrap_or(0o666)).context(cannot)?;
+        let mut pending = PendingFile::create(&path, mode.unwrap_or(0o666)).map_err(cannot)?;
         if let Some(mode) = mode {
-            pending.file().set_permissions(Permissions::from_mode(mode)).context(cannot)?;
+            pending.file().set_permissions(Permissions::from_mode(mode)).map_err(cannot)?;
         }
-        let file = pending.file().try_clone().context(cannot)?;
+        let file = pending.file().try_clone().map_err(cannot)?;
         Ok(Self { sink: Sink::new(file, &name), pending: Some(pending), is_standard: false })
     }
 
@@ -179,7 +178,9 @@ impl Target {
     fn finish(self) -> Result<Option<Arc<str>>> {
         let Self { sink, pending, is_standard } = self;
         if let Some(pending) = pending {
-            pending.publish().context(|| format!("cannot write to {}", sink.name))?;
+            pending
+                .publish()
+                .map_err(|error| exit::outside(format!("cannot write to {}", sink.name), error))?;
         }
         Ok((!is_standard).then_some(sink.name))
     }
