@@ -367,3 +367,49 @@ async fn labels_that_a_killed_deletion_left_do_not_return_with_the_blob() {
     assert!(custodian.quarantine(&descriptor.digest).await.expect("moves").is_some());
     assert_eq!(write(Labels::new()).await, labels);
 }
+
+/// Many commit the same bytes at the same time under names of their own, and each gives them a label.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commits_at_once_lose_no_label() {
+    const WRITERS: usize = 8;
+    let (_dir, stores) = stores().await;
+    for store in stores {
+        for round in 0..10 {
+            let content: Bytes = vec![round; 100_000].into();
+            let descriptor = Descriptor::of("x", &content);
+            let barrier = Arc::new(tokio::sync::Barrier::new(WRITERS));
+            let tasks: Vec<_> = (0..WRITERS)
+                .map(|number| {
+                    let (store, content, barrier) =
+                        (Arc::clone(&store), content.clone(), Arc::clone(&barrier));
+                    let digest = descriptor.digest.clone();
+                    tokio::spawn(async move {
+                        let labels = Labels::from([(format!("l{number}"), "1".to_owned())]);
+                        let options = IngestOptions::new(format!("{round}/{number}"));
+                        let mut writer = store.writer(options).await.expect("opens");
+                        writer.write(content).await.expect("writes");
+                        barrier.wait().await;
+                        let options = CommitOptions::default().with_labels(labels.clone());
+                        match writer.commit(None, Some(&digest), options).await {
+                            Ok(_) => true,
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+                                let path = format!("labels.l{number}");
+                                store.update(&digest, &labels, &[path.as_str()]).await.expect("labels");
+                                false
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let mut committed = 0;
+            for task in tasks {
+                committed += usize::from(task.await.expect("no panic"));
+            }
+            assert_eq!(committed, 1, "who made the blob");
+            let labels = store.info(&descriptor.digest).await.expect("there").labels;
+            assert_eq!(labels.len(), WRITERS, "{labels:?}");
+            assert!(store.list_statuses(&FilterSet::all()).await.expect("lists").is_empty());
+        }
+    }
+}

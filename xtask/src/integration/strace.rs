@@ -109,9 +109,9 @@ mod tests {
 12 fsync(11</s/metadata.db-wal>)      = 0
 12 fsync(13</s/.index.json.12-0.tmp>) = 0
 12 rename(\"/s/.index.json.12-0.tmp\", \"/s/index.json\") = 0
-14 rename(\"/s/i/data\", \"/s/blobs/x\" <unfinished ...>
+14 renameat2(AT_FDCWD</t>, \"/s/i/data\", AT_FDCWD</t>, \"/s/blobs/x\", RENAME_NOREPLACE <unfinished ...>
 13 fsync(11</s/metadata.db-wal> <unfinished ...>
-14 <... rename resumed>)              = 0
+14 <... renameat2 resumed>)              = 0
 13 +++ killed by SIGKILL +++
 ";
 
@@ -124,7 +124,7 @@ mod tests {
             [
                 point("mkdir", "/s", 1),
                 point("fsync", "/s/metadata.db-wal", 2),
-                point("rename", "/s/i/data", 1),
+                point("renameat2", "/s/i/data", 1),
             ]
         );
         assert_eq!(points(LOG, Path::new("/elsewhere")), []);

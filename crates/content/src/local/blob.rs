@@ -146,11 +146,7 @@ fn read_labels(digest: &Digest, text: &str) -> Result<Labels> {
 
 /// The labels that are written down, whatever is in the blob's place.
 pub(super) fn labels(inner: &Inner, digest: &Digest) -> Result<Labels> {
-    inner.metadata.read_blocking(|connection| {
-        let mut query = connection.prepare_cached("SELECT labels FROM content WHERE digest = ?1")?;
-        let text = query.query_row([digest.as_str()], |row| row.get::<_, String>(0)).optional()?;
-        text.map_or_else(|| Ok(Labels::new()), |text| read_labels(digest, &text))
-    })
+    inner.metadata.read_blocking(|connection| stored_labels(connection, digest))
 }
 
 pub(super) fn info(inner: &Inner, digest: &Digest) -> Result<Info> {
@@ -188,12 +184,7 @@ pub(super) fn update(inner: &Inner, digest: &Digest, wanted: &Labels, fieldpaths
 }
 
 /// Writes the labels of a blob over those that it had.
-pub(super) fn save_labels(
-    connection: &Connection,
-    digest: &Digest,
-    labels: &Labels,
-    now: SystemTime,
-) -> Result<()> {
+fn save_labels(connection: &Connection, digest: &Digest, labels: &Labels, now: SystemTime) -> Result<()> {
     let text = serde_json::to_string(labels)
         .map_err(|error| Error::internal("labels cannot be written").with_source(error))?;
     connection
@@ -212,9 +203,30 @@ pub(super) fn forget_labels(inner: &Inner, digest: &Digest) -> Result<()> {
         return Ok(());
     }
     inner.metadata.write_blocking(|connection| {
-        connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        // Whoever commits it meanwhile writes its labels after this.
+        if !exists(inner, digest)? {
+            connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        }
         Ok(())
     })
+}
+
+/// Gives a new blob the labels of its commit. Who found the blob there may have given it labels before: those stay.
+pub(super) fn add_labels(
+    connection: &Connection,
+    digest: &Digest,
+    labels: &Labels,
+    now: SystemTime,
+) -> Result<()> {
+    let mut all = labels.clone();
+    all.extend(stored_labels(connection, digest)?);
+    save_labels(connection, digest, &all, now)
+}
+
+fn stored_labels(connection: &Connection, digest: &Digest) -> Result<Labels> {
+    let mut query = connection.prepare_cached("SELECT labels FROM content WHERE digest = ?1")?;
+    let text = query.query_row([digest.as_str()], |row| row.get::<_, String>(0)).optional()?;
+    text.map_or_else(|| Ok(Labels::new()), |text| read_labels(digest, &text))
 }
 
 /// Every digest that has a name under `blobs/`. Directories of unknown algorithms and names that are no digest are passed over.

@@ -17,7 +17,7 @@ use crate::{
     store::Status,
 };
 
-use super::Inner;
+use super::{Inner, blob};
 
 pub(super) const DATA: &str = "data";
 const REF: &str = "ref";
@@ -215,8 +215,42 @@ impl Fields for Status {
     }
 }
 
-/// The directory entry of an ingest need not be durable; that of a blob must.
-pub(super) fn publish(inner: &Inner, locked: &Locked, target: &Path) -> io::Result<()> {
-    fs::rename(locked.dir.join(DATA), target)?;
-    inner.durability.sync_parent(target)
+/// Gives the data its name among the blobs, durably; `false` where something has that name, which stays as it is. The directory entry
+/// of an ingest need not be durable; that of a blob must.
+pub(super) fn publish(inner: &Inner, locked: &Locked, digest: &Digest) -> Result<bool> {
+    let (data, target) = (locked.dir.join(DATA), inner.blob_path(digest));
+    let cannot = || format!("cannot publish {digest}");
+    let is_new = match rename_new(&data, &target) {
+        // Where the file system cannot, the lock of the database makes one step of the look and the rename.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => inner.metadata.write_blocking(|_| {
+            let is_new = !blob::exists(inner, digest)?;
+            if is_new {
+                fs::rename(&data, &target).context(cannot)?;
+            }
+            Ok(is_new)
+        })?,
+        renamed => renamed.context(cannot)?,
+    };
+    inner.durability.sync_parent(&target).context(cannot)?;
+    Ok(is_new)
+}
+
+/// Renames unless the target exists, which is `false`; `Unsupported` where the system has no such call.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn rename_new(from: &Path, to: &Path) -> io::Result<bool> {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn rename_new(_: &Path, _: &Path) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -190,12 +190,9 @@ impl Core {
     /// Sync, rename, sync the directory, database: in this order (see the module `local`).
     fn publish(&self, digest: &Digest, options: &CommitOptions) -> Result<()> {
         let cannot = || format!("cannot commit {digest}");
-        let target = self.inner.blob_path(digest);
         let gate = self.inner.metadata.share()?;
         if blob::exists(&self.inner, digest)? {
-            hold(&self.inner, self.lease.as_deref(), digest)?;
-            self.locked.remove().context(cannot)?;
-            return Err(Error::already_exists(format!("content {digest} is already in the store")));
+            return self.give_way(digest);
         }
         // Syncing takes long, and needs nothing of the store to stand still.
         drop(gate);
@@ -204,16 +201,27 @@ impl Core {
         // No collection may see the blob before the lease that holds it.
         let _gate = self.inner.metadata.share()?;
         blob::forget_labels(&self.inner, digest).context(cannot)?;
-        ingest::publish(&self.inner, &self.locked, &target).context(cannot)?;
+        if !ingest::publish(&self.inner, &self.locked, digest).context(cannot)? {
+            return self.give_way(digest);
+        }
         if !options.labels.is_empty() {
             let now = self.inner.now();
             self.inner
                 .metadata
-                .write_blocking(|connection| blob::save_labels(connection, digest, &options.labels, now))
+                .write_blocking(|connection| blob::add_labels(connection, digest, &options.labels, now))
                 .context(cannot)?;
         }
         hold(&self.inner, self.lease.as_deref(), digest)?;
         self.locked.remove().context(cannot)
+    }
+
+    /// Ends an ingest whose content somebody else has committed. Called with the gate shared.
+    fn give_way(&self, digest: &Digest) -> Result<()> {
+        // What stands there may be no blob.
+        blob::exists(&self.inner, digest)?;
+        hold(&self.inner, self.lease.as_deref(), digest)?;
+        self.locked.remove().context(|| format!("cannot commit {digest}"))?;
+        Err(Error::already_exists(format!("content {digest} is already in the store")))
     }
 }
 

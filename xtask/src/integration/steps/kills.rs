@@ -155,7 +155,7 @@ impl Victim<'_> {
             format!("{name} was killed at {met} of {} places only: {:?}", points.len(), points.first())
         })?;
         for when in 1.. {
-            if !self.kill_at(&prepare, command, "rename,fsync,fdatasync", None, when)? {
+            if !self.kill_at(&prepare, command, "rename,renameat2,fsync,fdatasync", None, when)? {
                 break;
             }
         }
