@@ -57,7 +57,7 @@ impl Runner {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let cli = match parse(&arguments) {
             Ok(cli) => cli,
-            Err(error) => return usage(&error),
+            Err(error) => return usage(&error, &arguments),
         };
         let format = cli.global.format;
         log(&cli.global);
@@ -90,12 +90,22 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// Help and version go to standard output and are a success; anything else is a mistake of usage.
-fn usage(error: &clap::Error) -> ExitCode {
-    let asked = matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion);
-    // Whether it could be printed makes no difference to the exit code.
+/// Help and version go to standard output and are a success; anything else is a mistake of usage, told as it was asked for.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) {
+        // Whether it could be printed makes no difference to the exit code.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let wants_json = arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+        || arguments.iter().any(|argument| argument == "--format=json");
+    if wants_json {
+        let text = error.render().to_string();
+        let text = text.trim_end().trim_start_matches("error: ");
+        return exit::report(&Error::invalid_argument(text), Format::Json).into();
+    }
     drop(error.print());
-    if asked { ExitCode::SUCCESS } else { Code::Usage.into() }
+    Code::Usage.into()
 }
 
 fn log(global: &Global) {

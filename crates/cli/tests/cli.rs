@@ -104,6 +104,13 @@ async fn exports_to_files_and_pipes_are_the_same_bytes() {
     assert_eq!(piped.code(), 0, "{}", piped.err());
     assert_eq!(piped.0.stdout, bytes);
 
+    // Who reads has had enough.
+    let mut command = wharf.command(&["export", "--all-platforms", &name]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+
     wharf.run(&["export", "nothing", "-o", &wharf.path("no.tar")]).await.failed(2);
     assert!(!Path::new(&wharf.path("no.tar")).exists());
     wharf.run(&["export", &name, "-o", &wharf.path("missing/x.tar")]).await.failed(2);
@@ -152,6 +159,11 @@ async fn errors_as_json() {
     let error: Value = serde_json::from_str(&error).expect("JSON");
     assert_eq!(error["error"]["kind"], "not found");
     assert_eq!(error["error"]["exit"], 2);
+    for mistake in [&["pull", "--format", "json"][..], &["--format=json", "pul"]] {
+        let error = wharf.run(mistake).await.failed(3);
+        let error: serde_json::Value = serde_json::from_str(&error).expect("one object");
+        assert_eq!(error["error"]["kind"], "invalid argument", "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

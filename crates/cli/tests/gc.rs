@@ -155,6 +155,13 @@ async fn when_a_lease_ends() {
     assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "");
 
     wharf.run(&["lease", "create", "--id", "past", &past, "for=tests"]).await.succeeded();
+    for command in [
+        &["pull", "--lease", "past", "localhost:1/x"][..],
+        &["content", "ingest", "r", "/dev/null", "--lease", "past"],
+    ] {
+        let error = wharf.run(command).await.failed(2);
+        assert!(error.contains("\"past\" has expired"), "{error}");
+    }
     wharf.run(&["lease", "create", "--id", "ever"]).await.succeeded();
     let made = wharf
         .run(&["lease", "create", "--id", "soon", "--expires", "1h", "--format", "json"])

@@ -68,7 +68,15 @@ impl Metadata {
             )?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| Error::from(error).context(cannot()))?;
+        let connection = open().map_err(|error| {
+            // SQLite does not tell why it could not open one of its files; too many open ones are told by the next.
+            match error.sqlite_error_code() {
+                Some(ErrorCode::CannotOpen) => File::open(&path)
+                    .err()
+                    .map_or_else(|| Error::from(error).context(cannot()), |told| Error::io(cannot(), told)),
+                _ => Error::from(error).context(cannot()),
+            }
+        })?;
         let connection = Arc::new(Mutex::new(connection));
         Ok(Self { root: root.into(), connection, durability, is_exclusive: false })
     }

@@ -1,6 +1,6 @@
 //! `wharf export`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use wharf_archive::ExportOptions;
@@ -72,7 +72,11 @@ impl Export {
         };
         progress.finish(outcome.is_ok());
         let released = leased.release().await;
-        outcome?;
+        match outcome {
+            // Who reads has had enough, as with any other output.
+            Err(error) if is_stdout && is_broken_pipe(&error) => {}
+            outcome => drop(outcome?),
+        }
         released?;
         // Where the archive itself is the datum, nothing else goes to standard output.
         if is_stdout {
@@ -86,4 +90,8 @@ impl Export {
             Format::Text => output::line(&self.output.display().to_string()),
         }
     }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    error.find_source::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -120,6 +120,20 @@ pub(super) fn leases(store: &dyn Store) -> Result<&dyn LeaseManager> {
     store.leases().ok_or_else(|| Error::not_implemented("this store keeps everything and has no leases"))
 }
 
+/// Fails unless there is such a lease and it holds what is added to it: told before any work is done for it.
+pub(super) async fn demand(store: &dyn Store, id: &str) -> Result<()> {
+    let leases = leases(store)?;
+    let found = leases.list_leases(&FilterSet::all()).await?.into_iter().find(|lease| lease.id == id);
+    let lease = found.ok_or_else(|| Error::not_found(format!("there is no lease {id:?}")))?;
+    match lease.expires_at() {
+        Some(at) if at <= SystemTime::now() && !leases.is_held(id).await? => Err(Error::not_found(format!(
+            "the lease {id:?} has expired at {} and holds nothing: make another one",
+            time(at)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
 }

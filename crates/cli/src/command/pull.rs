@@ -9,6 +9,7 @@ use wharf_remotes::PullOptions;
 
 use crate::{
     args::{Format, PlatformArgs, RegistryArgs},
+    command::lease,
     context::Context,
     labels, output, progress,
 };
@@ -42,9 +43,8 @@ impl Pull {
         let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
         let (resolver, name) = context.resolver(&self.reference, &self.registry)?;
         let (store, images) = (context.store().await?, context.images().await?);
-        if let (Some(id), Some(leases)) = (&self.lease, store.leases()) {
-            // Found out before anything is fetched.
-            leases.resources(id).await?;
+        if let Some(id) = &self.lease {
+            lease::demand(store.as_ref(), id).await?;
         }
         let progress = progress::start(&context.global);
         let options = PullOptions::new()
@@ -58,8 +58,8 @@ impl Pull {
         progress.finish(outcome.is_ok());
         let image = outcome?;
         let digest = &image.target.digest;
-        if let (Some(id), Some(leases)) = (&self.lease, store.leases()) {
-            leases.add_resource(id, &Resource::Content(digest.clone())).await?;
+        if let Some(id) = &self.lease {
+            lease::leases(store.as_ref())?.add_resource(id, &Resource::Content(digest.clone())).await?;
         }
         match context.global.format {
             Format::Json => output::json(&serde_json::json!({ "name": image.name, "target": image.target })),

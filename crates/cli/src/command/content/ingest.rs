@@ -23,7 +23,7 @@ use wharf_content::{
     Resource, Result, Store, Writer, blocking, open_writer,
 };
 
-use crate::{args::Format, command::lease::leases, context::Context, exit, labels, output};
+use crate::{args::Format, command::lease, context::Context, exit, labels, output};
 
 /// How many bytes are read at a time.
 const CHUNK_LEN: u64 = 256 * 1024;
@@ -81,8 +81,7 @@ impl Ingest {
         let mut input = blocking::run(move || Input::open(&path)).await?;
         let store = context.store().await?;
         if let Some(id) = &self.lease {
-            // Found out before anything is read.
-            leases(store.as_ref())?.resources(id).await?;
+            lease::demand(store.as_ref(), id).await?;
         }
         let leased = LeasedStore::hold(store, Labels::new()).await?;
         let stored = self.store(context, leased.as_ref(), &mut input, &labels).await;
@@ -125,7 +124,7 @@ impl Ingest {
             info = store.update(&digest, labels, &paths).await?;
         }
         if let Some(id) = &self.lease {
-            leases(store)?.add_resource(id, &Resource::Content(digest)).await?;
+            lease::leases(store)?.add_resource(id, &Resource::Content(digest)).await?;
         }
         Ok((info, is_new))
     }
