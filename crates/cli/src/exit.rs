@@ -118,6 +118,11 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
     if matches!(refused.raw_os_error(), Some(ENFILE | EMFILE)) {
         return Some("too many files are open: raise the limit, as `ulimit -n` does");
     }
+    if refused.raw_os_error() == Some(EIO) {
+        return Some(
+            "the disk or its file system failed, as the system's log may tell; where it works again, so does the same command",
+        );
+    }
     // The archive's errors are those of where it is written to, the store's have a context of their own.
     let is_outside =
         error.find_source::<Outside>().is_some() || error.report().starts_with("cannot write the archive");
@@ -138,6 +143,7 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
 }
 
 /// Numbers of errors for which the standard library has no stable kind; equal on Linux, macOS and the BSDs.
+const EIO: i32 = 5;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
@@ -211,6 +217,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_disk_that_fails_is_no_loss_of_data() {
+        let error = Error::io("cannot commit", io::Error::from_raw_os_error(5)).context("cannot pull");
+        assert_eq!((error.kind().as_str(), code(&error)), ("internal", Code::Local));
+        assert!(hint(&error).is_some_and(|hint| hint.contains("the disk or its file system failed")));
+    }
+
+    #[test]
     fn codes_follow_the_origin_and_the_kind() {
         let remote = |status| RemoteError::new("h", "GET x").with_status(status).into_error("x");
         let os = |number| Error::io("x", io::Error::from_raw_os_error(number));
@@ -254,7 +267,9 @@ mod tests {
             (store(30), Some("needs to be written to")),
             (out(13), None),
             (archive(13), None),
-            (store(5), None),
+            (store(5), Some("the disk or its file system failed")),
+            (out(5), Some("the disk or its file system failed")),
+            (store(20), None),
         ] {
             let found = hint(&error);
             let is_right = match expected {

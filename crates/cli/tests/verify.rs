@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use wharf_tests::TestRegistry;
+use wharf_tests::{ImageFixture, Layer, TestRegistry};
 
 mod support;
 
@@ -133,4 +133,65 @@ async fn strays_and_the_index_are_told_and_put_right() {
     assert!(said.contains("rewrote index.json") && said.contains("/quarantine/stray-"), "{said}");
     assert_eq!(fs::read(root(&wharf).join("index.json")).expect("reads"), good);
     assert_eq!(wharf.run(&["verify"]).await.succeeded(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_ingest_and_the_mark_of_the_layout_are_told_and_put_right() {
+    let (_registry, _, wharf) = pulled().await;
+    let ingest = format!("ingest/{}", "0".repeat(64));
+    let mark = root(&wharf).join("oci-layout");
+    let good = fs::read(&mark).expect("reads");
+    fs::create_dir_all(root(&wharf).join(&ingest)).expect("makes");
+    fs::write(root(&wharf).join(&ingest).join("ref"), [0xff]).expect("writes");
+    fs::write(&mark, "{}").expect("writes");
+    assert_eq!(wharf.run(&["content", "active", "-q"]).await.succeeded(), "");
+    wharf.run(&["gc"]).await.succeeded();
+    let done = wharf.run(&["verify"]).await;
+    assert_eq!(done.code(), 5);
+    let said = done.out();
+    assert!(said.contains(&format!("{ingest} is no ingest: its ref is not a file of UTF-8 text")), "{said}");
+    assert!(said.contains("oci-layout is wrong: it does not name the version"), "{said}");
+    let json = wharf.run(&["verify", "--repair", "--format", "json"]).await.succeeded();
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let problems: Vec<&Value> =
+        json["problems"].as_array().expect("an array").iter().map(|problem| &problem["problem"]).collect();
+    assert_eq!(problems, ["ingest", "layout"]);
+    let repair = &json["repair"];
+    assert_eq!(
+        (&repair["quarantined"][0]["stray"], &repair["layoutRewritten"]),
+        (&ingest.into(), &true.into())
+    );
+    assert_eq!(fs::read(&mark).expect("reads"), good);
+    wharf.run(&["verify"]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lease_keeps_is_fetched_or_told() {
+    let (registry, name, wharf) = pulled().await;
+    let other = ImageFixture::new().with("linux/amd64", vec![Layer::of("other", "layer")]);
+    let other = registry.put("other:1", &other).await.expect("puts");
+    wharf.run(&["lease", "create", "--id", "kept"]).await.succeeded();
+    wharf.run(&["pull", "--lease", "kept", "--platform", "linux/amd64", &name]).await.succeeded();
+    let (digest, path) = layer(&wharf, &name).await;
+    wharf.run(&["images", "rm", &name]).await.succeeded();
+    // What is at the same address tells the port, which the label does not.
+    wharf.run(&["pull", "--platform", "linux/amd64", &other]).await.succeeded();
+    append(&path);
+    let done = wharf.run(&["verify", "--repair"]).await;
+    let said = done.succeeded();
+    assert!(said.contains(&format!("fetched {digest} from {}/", registry.address())), "{said}");
+
+    append(&path);
+    drop(registry);
+    let done = wharf.run(&["verify", "--repair", "--retry-times", "0"]).await;
+    assert_eq!(done.code(), 5, "{}", done.err());
+    assert!(done.out().contains(&format!("failed: cannot fetch {digest} again")), "{}", done.out());
+    let after = wharf.run(&["verify"]).await;
+    assert_eq!(after.code(), 5);
+    assert!(after.out().contains(&format!("{digest} is missing: it was damaged")), "{}", after.out());
+    wharf.run(&["lease", "rm", "kept"]).await.succeeded();
+    wharf.run(&["gc"]).await.succeeded();
+    let last = wharf.run(&["verify"]).await;
+    assert!(!last.out().contains(&digest), "nobody misses it any more: {}", last.out());
+    last.succeeded();
 }

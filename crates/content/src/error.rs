@@ -123,7 +123,8 @@ impl Error {
         internal => Internal;
     }
 
-    /// Makes an error of an input or output operation on local files, its kind taken from the system's.
+    /// Makes an error of an input or output operation on local files, its kind taken from the system's. `DataLoss` is for bytes that were
+    /// read and are wrong or too few.
     pub fn io(context: impl Into<String>, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -138,7 +139,7 @@ impl Error {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::DataLoss,
             _ => match source.raw_os_error() {
                 Some(EMFILE | ENFILE) => ErrorKind::ResourceExhausted,
-                Some(EIO) => ErrorKind::DataLoss,
+                // EIO is among them: a disk that fails to write or to read says nothing of what is on it.
                 _ => ErrorKind::Internal,
             },
         };
@@ -189,7 +190,6 @@ impl Error {
 }
 
 /// Numbers of errors for which the standard library has no stable kind; equal on Linux, macOS and the BSDs.
-const EIO: i32 = 5;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
@@ -247,13 +247,16 @@ mod tests {
     fn kinds_of_system_errors() {
         for (number, kind) in [
             (2, ErrorKind::NotFound),
-            (5, ErrorKind::DataLoss),
+            (5, ErrorKind::Internal),
             (13, ErrorKind::PermissionDenied),
             (24, ErrorKind::ResourceExhausted),
             (28, ErrorKind::ResourceExhausted),
             (30, ErrorKind::PermissionDenied),
         ] {
             assert_eq!(Error::io("x", io::Error::from_raw_os_error(number)).kind(), kind, "errno {number}");
+        }
+        for kind in [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof] {
+            assert_eq!(Error::io("x", kind.into()).kind(), ErrorKind::DataLoss, "{kind}");
         }
     }
 }

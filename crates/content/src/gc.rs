@@ -27,7 +27,7 @@ use crate::{
     filter::FilterSet,
     labels::{GC_PREFIX, Labels},
     lease::{LABEL_FLAT, Resource, expiry},
-    store::Exclusive,
+    store::{Exclusive, Store},
 };
 
 /// How long an ingest is kept that nobody is at work on, so that it can be resumed.
@@ -193,7 +193,8 @@ pub struct Collected {
 /// Collects a store that nobody else changes meanwhile: removes whatever no root keeps, and gives it sorted.
 ///
 /// Roots are leases that have not expired or that a process holds, content with the label `gc.root`, and what the sources say. Ingests stay
-/// while a writer has them, and for [`INGEST_GRACE`] after; those without a byte go at once and untold.
+/// while a writer has them, and for [`INGEST_GRACE`] after; those without a byte go at once and untold. A blob that is lost, in quarantine
+/// say, keeps what its labels refer to as if it were there; when nothing keeps it either, its labels go, untold.
 ///
 /// # Errors
 /// Those of the store and the sources. What was removed before an error is gone; all that is kept is whole.
@@ -206,24 +207,19 @@ pub async fn collect(
     options: &CollectOptions,
 ) -> Result<Vec<Collected>> {
     let store = exclusive.store();
-    let mut vertices = Vec::new();
-    for source in sources {
-        vertices.extend(source.vertices(options.now).await?);
-    }
-    vertices.extend(leases(exclusive, options.now).await?);
-    let mut sizes = HashMap::new();
-    let mut visit = |info: crate::Info| {
-        let resource = Resource::Content(info.digest);
-        sizes.insert(resource.clone(), info.size);
-        vertices.push(Vertex::new(resource, false).with_labels(&info.labels));
-        Ok(())
-    };
-    store.walk(&FilterSet::all(), &mut visit).await?;
-
+    let Graph { vertices, sizes, lost } = graph(store, sources, options.now).await?;
     let marked = mark(&vertices);
     let mut collected = Vec::new();
     for vertex in vertices.into_iter().filter(|vertex| !marked.contains(&vertex.resource)) {
         let resource = vertex.resource;
+        if lost.contains(&resource) {
+            if let (Resource::Content(digest), Some(custodian), false) =
+                (&resource, store.custodian(), options.is_dry_run)
+            {
+                custodian.forget(digest).await?;
+            }
+            continue;
+        }
         if !options.is_dry_run {
             remove(exclusive, sources, &resource).await?;
         }
@@ -255,9 +251,61 @@ pub async fn collect(
     Ok(collected)
 }
 
-async fn leases(exclusive: &Exclusive, now: SystemTime) -> Result<Vec<Vertex>> {
+/// Finds what is kept now, of what is there and of what is lost, by the store's own leases and labels and by the sources.
+///
+/// # Errors
+/// Those of the store and the sources.
+///
+/// # Cancellation
+/// Nothing is changed.
+pub async fn kept(store: &dyn Store, sources: &[&dyn Source], now: SystemTime) -> Result<HashSet<Resource>> {
+    Ok(mark(&graph(store, sources, now).await?.vertices))
+}
+
+/// All vertices, the sizes of content, and which of it is lost.
+struct Graph {
+    vertices: Vec<Vertex>,
+    sizes: HashMap<Resource, u64>,
+    lost: HashSet<Resource>,
+}
+
+async fn graph(store: &dyn Store, sources: &[&dyn Source], now: SystemTime) -> Result<Graph> {
     let mut vertices = Vec::new();
-    let Some(leases) = exclusive.store().leases() else { return Ok(vertices) };
+    for source in sources {
+        vertices.extend(source.vertices(now).await?);
+    }
+    vertices.extend(leases(store, now).await?);
+    let mut sizes = HashMap::new();
+    let mut visit = |info: crate::Info| {
+        let resource = Resource::Content(info.digest);
+        sizes.insert(resource.clone(), info.size);
+        vertices.push(Vertex::new(resource, false).with_labels(&info.labels));
+        Ok(())
+    };
+    store.walk(&FilterSet::all(), &mut visit).await?;
+    // After the walk: what goes into quarantine in between is seen by both.
+    let every = match store.custodian() {
+        Some(custodian) => custodian.lost().await?,
+        None => Vec::new(),
+    };
+    let mut lost = HashSet::new();
+    for gone in every {
+        let resource = Resource::Content(gone.digest);
+        if sizes.contains_key(&resource) {
+            continue;
+        }
+        let mut vertex = Vertex::new(resource.clone(), false).with_labels(&gone.labels);
+        // Who deletes what is in quarantine lets go of what its own label kept.
+        vertex.is_root &= gone.is_quarantined;
+        vertices.push(vertex);
+        lost.insert(resource);
+    }
+    Ok(Graph { vertices, sizes, lost })
+}
+
+async fn leases(store: &dyn Store, now: SystemTime) -> Result<Vec<Vertex>> {
+    let mut vertices = Vec::new();
+    let Some(leases) = store.leases() else { return Ok(vertices) };
     for lease in leases.list_leases(&FilterSet::all()).await? {
         let has_expired = expiry(&lease.labels).is_some_and(|at| at <= now);
         let is_root = !has_expired || leases.is_held(&lease.id).await?;

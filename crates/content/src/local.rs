@@ -10,6 +10,7 @@
 //! ingest/<sha256(ref)>/total             the expected size, if it is known
 //! leases/<sha256(id)>                    locked by the process that holds the lease
 //! quarantine/<alg>-<hex>-<time>          a damaged blob that was moved out of the way
+//! quarantine/ingest-<name>-<time>        what stood where ingests stand and is none
 //! gc.lock                                shared by who adds something, exclusive to a collection
 //! metadata.db                            labels and leases here; the layers above keep tables of their own in it
 //! ```
@@ -23,6 +24,7 @@ mod blob;
 mod ingest;
 mod layout;
 mod leases;
+mod marker;
 mod quarantine;
 mod writer;
 

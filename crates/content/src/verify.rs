@@ -1,7 +1,7 @@
 //! Whether the blobs of a store are what their names say: every one hashed again, many at once, a piece in memory for each.
 //!
-//! What stands where blobs stand and is none, and what was put aside as damaged, a store tells itself: see [`Custodian`]. Nothing here
-//! knows images, and nothing is fetched; that is for the layers above.
+//! What stands where blobs and ingests stand and is none, and what was put aside as damaged, a store tells itself: see [`Custodian`].
+//! Nothing here knows images, and nothing is fetched; that is for the layers above.
 
 use std::{
     collections::BTreeSet,
@@ -100,24 +100,70 @@ pub struct Checked {
     pub damage: Option<Damage>,
 }
 
-/// Something that stands where blobs stand and is none.
+/// What a [`Stray`] stands in place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StrayKind {
+    /// A blob.
+    Blob,
+    /// An ingest, which nobody can resume, list or abort.
+    Ingest,
+}
+
+impl StrayKind {
+    /// What it is not, in a word: `blob` or `ingest`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Ingest => "ingest",
+        }
+    }
+}
+
+/// Something that stands where blobs or ingests stand and is none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Stray {
     /// Where it is, below the store's root. Its name may come from a stranger.
     pub path: PathBuf,
-    /// Why it is no blob, in words.
+    /// What it stands in place of.
+    pub kind: StrayKind,
+    /// Why it is none, in words.
     pub reason: &'static str,
 }
 
 impl Stray {
-    /// Describes what is at `path` below the store's root.
+    /// Describes what is at `path` below the store's root, where a blob should be.
     pub fn new(path: impl Into<PathBuf>, reason: &'static str) -> Self {
-        Self { path: path.into(), reason }
+        Self { path: path.into(), kind: StrayKind::Blob, reason }
+    }
+
+    /// Describes what is at `path` below the store's root, where an ingest should be.
+    pub fn ingest(path: impl Into<PathBuf>, reason: &'static str) -> Self {
+        Self { path: path.into(), kind: StrayKind::Ingest, reason }
     }
 }
 
-/// What stands where blobs stand.
+/// A blob that the store has labels of and no file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Its name.
+    pub digest: Digest,
+    /// The labels that it had.
+    pub labels: Labels,
+    /// Whether what stood in its place is in quarantine.
+    pub is_quarantined: bool,
+}
+
+impl Lost {
+    /// Describes a blob that was taken out of the store, by a quarantine or by a stranger's hand.
+    pub fn new(digest: Digest, labels: Labels, is_quarantined: bool) -> Self {
+        Self { digest, labels, is_quarantined }
+    }
+}
+
+/// What stands where blobs and ingests stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
@@ -127,12 +173,14 @@ pub struct Census {
     pub strays: Vec<Stray>,
     /// The blobs that are or were in quarantine, whether they have come back or not.
     pub quarantined: BTreeSet<Digest>,
+    /// What is wrong with the file that marks the store's root as an OCI image layout, in words.
+    pub layout: Option<String>,
 }
 
 /// What a store that can be damaged does about it. Found by [`Store::custodian`].
 #[async_trait]
 pub trait Custodian: Debug + Send + Sync + 'static {
-    /// Lists what stands where blobs stand, without looking into it.
+    /// Lists what stands where blobs and ingests stand, without looking into blobs.
     ///
     /// # Errors
     /// Those of the storage below.
@@ -157,8 +205,27 @@ pub trait Custodian: Debug + Send + Sync + 'static {
     /// Moves something that is no blob out of the way and gives its new place; `None` where it has gone.
     ///
     /// # Errors
-    /// `InvalidArgument` for something that does not stand where blobs stand; those of the storage below.
+    /// `InvalidArgument` for something that does not stand where blobs or ingests stand; `Unavailable` for an ingest that somebody is at
+    /// work on; those of the storage below.
     async fn quarantine_stray(&self, stray: &Stray) -> Result<Option<PathBuf>>;
+
+    /// Lists the blobs that have labels and no file. Their labels tell what they kept, which a collection goes on keeping for them.
+    ///
+    /// # Errors
+    /// Those of the storage below.
+    async fn lost(&self) -> Result<Vec<Lost>>;
+
+    /// Drops the labels of a blob that has no file; those of one that is there stay. For a collection, when nothing needs it any more.
+    ///
+    /// # Errors
+    /// Those of the storage below.
+    async fn forget(&self, digest: &Digest) -> Result<()>;
+
+    /// Writes the file anew that marks the store's root as an OCI image layout. What is no file in its place goes into quarantine.
+    ///
+    /// # Errors
+    /// Those of the storage below.
+    async fn rewrite_layout(&self) -> Result<()>;
 }
 
 /// How blobs are verified.
@@ -187,7 +254,7 @@ impl VerifyOptions {
     }
 }
 
-/// Lists what stands where blobs stand, of any store.
+/// Lists what stands where blobs and ingests stand, of any store.
 ///
 /// # Errors
 /// Those of the store.

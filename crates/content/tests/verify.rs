@@ -8,7 +8,10 @@ use std::{
 };
 
 use wharf_content::{
-    Algorithm, CommitOptions, Descriptor, Digest, LocalStore, Manager, MemoryStore, Provider, Store,
+    Algorithm, CommitOptions, Descriptor, Digest, ErrorKind, IngestManager, IngestOptions, Ingester,
+    LocalStore, Manager, MemoryStore, Provider, Store,
+    filter::FilterSet,
+    gc::{self, CollectOptions},
     verify::{Checked, Custodian, Damage, Stray, VerifyOptions, census, verify},
     write_blob,
 };
@@ -193,8 +196,157 @@ async fn what_is_no_blob_is_a_stray() {
     assert_eq!(census(&local.store).await.expect("lists").strays, []);
     for outside in ["metadata.db", "blobs", "blobs/../metadata.db", "/etc/passwd"] {
         let error = local.store.quarantine_stray(&Stray::new(outside, "x")).await.expect_err("refused");
-        assert_eq!(error.kind(), wharf_content::ErrorKind::InvalidArgument, "{outside}");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{outside}");
     }
+    for outside in ["ingest", "ingest/a/b", "ingest/..", "blobs/sha256/x", "metadata.db"] {
+        let error = local.store.quarantine_stray(&Stray::ingest(outside, "x")).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{outside}");
+    }
+}
+
+fn fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+}
+
+/// What breaks the ingest in a directory.
+const BREAKAGES: &[(&str, Harm)] = &[
+    ("a name that is no text", |dir| fs::write(dir.join("ref"), [b'a', 0xff]).expect("writes")),
+    ("a name of another", |dir| fs::write(dir.join("ref"), "other").expect("writes")),
+    ("a directory for a name", |dir| {
+        fs::remove_file(dir.join("ref")).expect("removes");
+        fs::create_dir_all(dir.join("ref/full")).expect("makes");
+    }),
+    ("a FIFO for a name", |dir| {
+        fs::remove_file(dir.join("ref")).expect("removes");
+        fifo(&dir.join("ref"));
+    }),
+    ("a link for data", |dir| {
+        fs::remove_file(dir.join("data")).expect("removes");
+        symlink("/etc/passwd", dir.join("data")).expect("links");
+    }),
+    ("a file for a directory", |dir| {
+        fs::remove_dir_all(dir).expect("removes");
+        fs::write(dir, "x").expect("writes");
+    }),
+    ("a FIFO for a directory", |dir| {
+        fs::remove_dir_all(dir).expect("removes");
+        fifo(dir);
+    }),
+    ("a link for a directory", |dir| {
+        let aside = dir.with_file_name(format!("../{}", "aside"));
+        fs::rename(dir, &aside).expect("moves");
+        symlink("../aside", dir).expect("links");
+    }),
+];
+
+async fn begin(store: &LocalStore, reference: &str) {
+    let mut writer = store.writer(IngestOptions::new(reference)).await.expect("opens");
+    writer.write("half".into()).await.expect("writes");
+    writer.close().await.expect("closes");
+}
+
+async fn listed(store: &LocalStore) -> Vec<String> {
+    let statuses = store.list_statuses(&FilterSet::all()).await.expect("lists");
+    statuses.into_iter().map(|status| status.reference).collect()
+}
+
+#[tokio::test]
+async fn a_broken_ingest_hides_no_other_and_is_quarantined() {
+    for (kind, harm) in BREAKAGES {
+        let local = Local::new().await;
+        for reference in ["a", "b", "c"] {
+            begin(&local.store, reference).await;
+        }
+        let hex = Digest::sha256(b"b").hex().to_owned();
+        let dir = local.store.root().join("ingest").join(&hex);
+        assert_eq!(census(&local.store).await.expect("lists").strays, [], "before");
+        harm(&dir);
+        assert_eq!(listed(&local.store).await, ["a", "c"], "{kind}");
+        let error = local.store.status("b").await.expect_err("is broken");
+        assert_eq!(error.kind(), ErrorKind::DataLoss, "{kind}: {}", error.report());
+        let exclusive = local.store.exclusive().await.expect("locks").expect("is collected");
+        gc::collect(&exclusive, &[], &CollectOptions::new()).await.expect("goes through it");
+        drop(exclusive);
+
+        let strays = census(&local.store).await.expect("lists").strays;
+        let [stray] = &strays[..] else { panic!("{kind}: {strays:?}") };
+        assert_eq!((stray.path.as_path(), stray.kind.as_str()), (&*Path::new("ingest").join(&hex), "ingest"));
+        let moved = local.store.quarantine_stray(stray).await.expect("moves").expect("there");
+        let name = moved.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(name.starts_with(&format!("ingest-{hex}-")), "{kind}: {name}");
+        assert!(fs::symlink_metadata(&moved).is_ok() && fs::symlink_metadata(&dir).is_err(), "{kind}");
+        assert_eq!(census(&local.store).await.expect("lists").strays, [], "{kind}");
+        begin(&local.store, "b").await;
+        assert_eq!(listed(&local.store).await, ["a", "b", "c"], "{kind}");
+        assert_eq!(local.store.quarantine_stray(stray).await.expect("looks"), None, "what is whole stays");
+    }
+}
+
+#[tokio::test]
+async fn a_writer_takes_a_broken_ingest_over_and_is_not_disturbed() {
+    for (kind, harm) in &BREAKAGES[..5] {
+        let local = Local::new().await;
+        begin(&local.store, "b").await;
+        let dir = local.store.root().join("ingest").join(Digest::sha256(b"b").hex());
+        harm(&dir);
+        let before = fs::read("/etc/passwd").expect("reads");
+        let mut writer = local.store.writer(IngestOptions::new("b")).await.expect("begins anew");
+        assert_eq!(writer.status().offset, 0, "{kind}");
+        writer.write("whole".into()).await.expect("writes");
+        // Broken again under its feet.
+        fs::write(dir.join("ref"), "other").expect("writes");
+        let strays = census(&local.store).await.expect("lists").strays;
+        let error = local.store.quarantine_stray(&strays[0]).await.expect_err("is at work");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{kind}");
+        let digest = writer.commit(None, None, CommitOptions::default()).await.expect("commits");
+        assert_eq!(digest, Digest::sha256(b"whole"), "{kind}");
+        assert_eq!(fs::read("/etc/passwd").expect("reads"), before);
+    }
+}
+
+#[tokio::test]
+async fn what_a_kill_leaves_of_an_ingest_is_no_stray() {
+    let local = Local::new().await;
+    let ingests = local.store.root().join("ingest");
+    for (at, files) in [&[][..], &["ref"], &["data"], &["ref.tmp", "updatedat"]].into_iter().enumerate() {
+        let dir = ingests.join(at.to_string().repeat(64));
+        fs::create_dir(&dir).expect("makes");
+        for file in files {
+            fs::write(dir.join(file), "").expect("writes");
+        }
+    }
+    assert_eq!(census(&local.store).await.expect("lists").strays, []);
+    assert_eq!(listed(&local.store).await, [""; 0]);
+    let exclusive = local.store.exclusive().await.expect("locks").expect("is collected");
+    gc::collect(&exclusive, &[], &CollectOptions::new()).await.expect("collects");
+    assert_eq!(fs::read_dir(ingests).expect("lists").count(), 0);
+}
+
+#[tokio::test]
+async fn the_labels_of_what_is_lost_stay_until_they_are_forgotten() {
+    let local = Local::new().await;
+    let [lost, gone, whole] = ["lost", "gone", "whole"].map(str::as_bytes);
+    let lost = put(&local.store, Algorithm::Sha256, lost).await;
+    let gone = put(&local.store, Algorithm::Sha512, gone).await;
+    let whole = put(&local.store, Algorithm::Sha256, whole).await;
+    assert_eq!(local.store.lost().await.expect("lists"), []);
+    rewrite(&local.path(&lost), |bytes| bytes.push(b'x'));
+    local.store.quarantine(&lost).await.expect("moves").expect("damaged");
+    fs::remove_file(local.path(&gone)).expect("removes");
+    let mut found: Vec<(Digest, bool)> = Vec::new();
+    for one in local.store.lost().await.expect("lists") {
+        assert_eq!(one.labels.get("a").map(String::as_str), Some("b"));
+        found.push((one.digest, one.is_quarantined));
+    }
+    found.sort();
+    let mut expected = vec![(lost.clone(), true), (gone.clone(), false)];
+    expected.sort();
+    assert_eq!(found, expected);
+    for digest in [&lost, &gone, &whole] {
+        local.store.forget(digest).await.expect("forgets");
+    }
+    assert_eq!(local.store.lost().await.expect("lists"), []);
+    assert_eq!(local.store.info(&whole).await.expect("there").labels.len(), 1, "it is there");
 }
 
 #[tokio::test]

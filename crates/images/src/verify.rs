@@ -7,12 +7,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
 use wharf_content::{
-    Catalogue, Descriptor, Digest, ErrorKind, Result, Status, Store,
+    Catalogue, Descriptor, Digest, ErrorKind, Resource, Result, Status, Store,
     filter::FilterSet,
+    gc,
     verify::{self as blobs, Checked, Damage, Stray, VerifyOptions},
 };
 
@@ -99,10 +101,14 @@ pub struct Report {
     pub damaged: BTreeMap<Digest, Damage>,
     /// What is wrong with the images, in their order.
     pub faults: Vec<Fault>,
-    /// What stands where blobs stand and is none.
+    /// What stands where blobs or ingests stand and is none.
     pub strays: Vec<Stray>,
+    /// The blobs that no image needs, that a lease or a label keeps, and that went into quarantine and have not come back.
+    pub lost: BTreeSet<Digest>,
     /// What is wrong with the view of the records.
     pub view: Option<String>,
+    /// What is wrong with the file `oci-layout`.
+    pub layout: Option<String>,
     /// What was begun and not finished; a later pull goes on there, or a collection removes it. No fault.
     pub ingests: Vec<Status>,
     hashed: BTreeSet<Digest>,
@@ -111,7 +117,12 @@ pub struct Report {
 impl Report {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.damaged.is_empty() && self.faults.is_empty() && self.strays.is_empty() && self.view.is_none()
+        self.damaged.is_empty()
+            && self.faults.is_empty()
+            && self.strays.is_empty()
+            && self.lost.is_empty()
+            && self.view.is_none()
+            && self.layout.is_none()
     }
 
     /// The names of the images that need a blob and suffer from what is wrong with it.
@@ -121,7 +132,7 @@ impl Report {
     }
 }
 
-/// Hashes every blob of a store again, checks the graphs of all images and the view of the records.
+/// Hashes every blob of a store again, checks the graphs of all images, the view of the records, and that what leases keep is there.
 ///
 /// # Errors
 /// Those of the store and the records. What is wrong with them is in the report and no error.
@@ -137,6 +148,7 @@ pub async fn verify(
     let census = blobs::census(store.as_ref()).await?;
     let mut report = Report {
         strays: census.strays,
+        layout: census.layout,
         ingests: store.list_statuses(&FilterSet::all()).await?,
         view: images.stale_view().await?,
         ..Report::default()
@@ -145,8 +157,27 @@ pub async fn verify(
     hash(store.as_ref(), census.blobs, options, &mut report).await?;
     // Listed after the blobs: what is recorded by now was verified when it was committed.
     report.images = images.list(&FilterSet::all()).await?;
-    check_again(store, images, &mut report, options, catalogue).await?;
+    check_again(Arc::clone(&store), images, &mut report, options, catalogue).await?;
+    report.lost = lost(store.as_ref(), &report).await?;
     Ok(report)
+}
+
+/// What is in quarantine and not in the store, of which no image tells, and which is kept all the same.
+async fn lost(store: &dyn Store, report: &Report) -> Result<BTreeSet<Digest>> {
+    let Some(custodian) = store.custodian() else { return Ok(BTreeSet::new()) };
+    let mut lost: BTreeSet<Digest> = custodian
+        .lost()
+        .await?
+        .into_iter()
+        .filter(|gone| gone.is_quarantined)
+        .map(|gone| gone.digest)
+        .collect();
+    lost.retain(|digest| report.images_of(digest).next().is_none());
+    if !lost.is_empty() {
+        let kept = gc::kept(store, &[], SystemTime::now()).await?;
+        lost.retain(|digest| kept.contains(&Resource::Content(digest.clone())));
+    }
+    Ok(lost)
 }
 
 /// Hashes again what `only` consist of and checks their graphs, and nothing else of the store.

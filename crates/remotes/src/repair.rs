@@ -1,20 +1,27 @@
 //! Repairing a store: what is damaged is moved out of the way and fetched again from where it came.
 //!
 //! Written against the traits of `wharf-images` alone. What comes is verified by the store as any content is; what went is in
-//! quarantine, whether anything came or not.
+//! quarantine, whether anything came or not. What only a lease or a label keeps is fetched as the documents of the store describe it, or
+//! by its digest, where none does.
+
+mod wanted;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use futures_util::{StreamExt, stream};
 use wharf_content::{
-    Catalogue, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Manager, Provider, Result, Store,
+    Catalogue, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Manager, Provider, Resource,
+    Result, Store,
     filter::FilterSet,
+    gc,
     labels::GC_REF_CONTENT,
     verify::{Custodian, Stray, VerifyOptions},
 };
@@ -31,6 +38,8 @@ use crate::{
     pull::DEFAULT_CONCURRENCY,
     source::{DistributionSource, repositories},
 };
+
+use wanted::{Wanted, descriptions, is_parent};
 
 /// How a store is repaired.
 #[derive(Clone)]
@@ -100,12 +109,14 @@ impl fmt::Debug for RepairOptions {
 pub struct Repaired {
     /// The damaged blobs that were moved away, and where they are now.
     pub quarantined: Vec<(Digest, PathBuf)>,
-    /// What was no blob and was moved away, and where it is now.
+    /// What was no blob or no ingest and was moved away, and where it is now.
     pub moved: Vec<(Stray, PathBuf)>,
     /// What was fetched, and the repository that it came from.
     pub fetched: Vec<(Digest, String)>,
     /// Whether the view of the records was written again.
     pub is_view_rewritten: bool,
+    /// Whether the file `oci-layout` was written again.
+    pub is_layout_rewritten: bool,
     /// What could not be done. The digest is that of the blob concerned, where it is one.
     pub failed: Vec<(Option<Digest>, Error)>,
     /// What is wrong now.
@@ -114,8 +125,9 @@ pub struct Repaired {
 
 /// Puts right what `report` says is wrong, as far as that can be done.
 ///
-/// Damaged blobs and strays are moved into quarantine; what images need is fetched, verified and held again, documents first and then
-/// what they turn out to need. Blobs that no image needs are not fetched. The view of the records is written again.
+/// Damaged blobs and strays are moved into quarantine; what images need, and what leases and labels keep, is fetched, verified and held
+/// again, documents first and then what they turn out to need. Blobs that nothing keeps are not fetched. The view of the records and the
+/// file `oci-layout` are written again.
 ///
 /// # Errors
 /// Those of the store: no room, no permission. That something cannot be moved or fetched is in the result and no error.
@@ -166,7 +178,10 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     async fn run(&mut self) -> Result<()> {
+        // Before anything is held for this repair.
+        self.find_kept().await?;
         self.move_strays().await;
+        self.rewrite_layout().await?;
         if self.done.left.view.is_some() {
             match self.images.rewrite_view().await {
                 Ok(()) => self.done.is_view_rewritten = true,
@@ -179,12 +194,58 @@ impl Repair<'_> {
             let (options, left) = (self.options, &mut self.done.left);
             let store = Arc::clone(&self.store);
             check_again(store, self.images, left, &options.verify, &options.catalogue).await?;
-            let wanted = self.wanted();
+            self.drop_found().await?;
+            let wanted = self.wanted().await?;
             if wanted.is_empty() && left_untried(&self.done.left, &self.tried).next().is_none() {
                 return Ok(());
             }
             self.fetch(wanted).await?;
         }
+    }
+
+    /// Notes which of the damaged blobs that no image needs are kept by a lease or a label, and what labels all of those have.
+    async fn find_kept(&mut self) -> Result<()> {
+        let left = &self.done.left;
+        let unnamed: Vec<Digest> =
+            left.damaged.keys().filter(|digest| left.images_of(digest).next().is_none()).cloned().collect();
+        if !unnamed.is_empty() {
+            let kept = gc::kept(self.store.as_ref(), &[], SystemTime::now()).await?;
+            let is_kept = |digest: &Digest| kept.contains(&Resource::Content(digest.clone()));
+            self.done.left.lost.extend(unnamed.into_iter().filter(is_kept));
+        }
+        let Some(custodian) = self.store.custodian() else { return Ok(()) };
+        for digest in &self.done.left.lost {
+            // They are advice: what cannot be read gives none.
+            self.sources.insert(digest.clone(), custodian.labels(digest).await.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Drops of what was lost whatever is there, damaged or whole, and what an image turned out to need.
+    async fn drop_found(&mut self) -> Result<()> {
+        for digest in self.done.left.lost.clone() {
+            let is_absent = match self.store.info(&digest).await {
+                Err(error) if error.kind() == ErrorKind::ResourceExhausted => return Err(error),
+                Err(error) => error.kind() == ErrorKind::NotFound,
+                Ok(_) => false,
+            };
+            if !is_absent || self.done.left.images_of(&digest).next().is_some() {
+                self.done.left.lost.remove(&digest);
+            }
+        }
+        Ok(())
+    }
+
+    async fn rewrite_layout(&mut self) -> Result<()> {
+        let Some(custodian) = self.store.custodian().filter(|_| self.done.left.layout.is_some()) else {
+            return Ok(());
+        };
+        match custodian.rewrite_layout().await {
+            Ok(()) => self.done.is_layout_rewritten = true,
+            Err(error) => self.done.failed.push((None, error.context("cannot write oci-layout again"))),
+        }
+        self.done.left.layout = custodian.census().await?.layout;
+        Ok(())
     }
 
     async fn move_strays(&mut self) {
@@ -242,25 +303,43 @@ impl Repair<'_> {
         Ok((labels, place))
     }
 
-    /// What images lack, each once, and was not asked for yet. What could not be moved away cannot be fetched.
-    fn wanted(&mut self) -> Vec<Descriptor> {
+    /// What is lacking, each once, and was not asked for yet. What could not be moved away cannot be fetched.
+    async fn wanted(&self) -> Result<Vec<Wanted>> {
         let left = &self.done.left;
-        let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        let is_new = |digest: &Digest| {
+            (!self.tried.contains(digest) || self.sources.contains_key(digest))
+                && !left.damaged.contains_key(digest)
+        };
+        let mut wanted: BTreeMap<Digest, Wanted> = BTreeMap::new();
         for fault in left.faults.iter().filter(|fault| fault.problem.is_fetchable()) {
-            let digest = &fault.descriptor.digest;
-            let is_new = !self.tried.contains(digest) || self.sources.contains_key(digest);
-            if is_new && !left.damaged.contains_key(digest) {
-                wanted.entry(digest.clone()).or_insert_with(|| fault.descriptor.clone());
+            let descriptor = &fault.descriptor;
+            if is_new(&descriptor.digest) {
+                let described = || Wanted::Described(Box::new(descriptor.clone()));
+                wanted.entry(descriptor.digest.clone()).or_insert_with(described);
             }
         }
-        wanted.into_values().collect()
+        let lost = left.lost.iter().filter(|digest| is_new(digest) && !wanted.contains_key(digest));
+        let lost: BTreeSet<Digest> = lost.cloned().collect();
+        if !lost.is_empty() {
+            let described = descriptions(self.store.as_ref(), &lost, &self.options.catalogue).await?;
+            let (documents, others): (Vec<Digest>, Vec<Digest>) = lost
+                .into_iter()
+                .filter(|digest| !described.contains_key(digest))
+                .partition(|digest| self.sources.get(digest).is_some_and(is_parent));
+            // Documents first: once they are here, they describe the others.
+            let named = if documents.is_empty() { others } else { documents };
+            wanted.extend(named.into_iter().map(|digest| (digest.clone(), Wanted::Named(digest))));
+            let described = described.into_iter();
+            wanted.extend(described.map(|(digest, found)| (digest, Wanted::Described(Box::new(found)))));
+        }
+        Ok(wanted.into_values().collect())
     }
 
-    async fn fetch(&mut self, wanted: Vec<Descriptor>) -> Result<()> {
+    async fn fetch(&mut self, wanted: Vec<Wanted>) -> Result<()> {
         let every = self.images.list(&FilterSet::all()).await?;
         let mut work = Vec::with_capacity(wanted.len());
-        for descriptor in wanted {
-            let digest = &descriptor.digest;
+        for wanted in wanted {
+            let digest = wanted.digest();
             self.tried.insert(digest.clone());
             let names: Vec<&str> = self.done.left.images_of(digest).collect();
             let mut labels = self.sources.remove(digest).unwrap_or_default();
@@ -268,11 +347,12 @@ impl Repair<'_> {
                 labels = self.labels_around(digest, &names).await;
             }
             let others = every.iter().map(|image| image.name.as_str());
-            work.push((descriptor.clone(), repositories(&labels, names, others)));
+            let places = repositories(&labels, names, others);
+            work.push((wanted, places));
         }
         let this = &*self;
-        let fetches = work.into_iter().map(|(descriptor, places)| async move {
-            (descriptor.digest.clone(), this.fetch_one(&descriptor, &places).await)
+        let fetches = work.into_iter().map(|(wanted, places)| async move {
+            (wanted.digest().clone(), this.fetch_one(&wanted, &places).await)
         });
         let outcomes: Vec<_> =
             stream::iter(fetches).buffer_unordered(self.options.concurrency.get()).collect().await;
@@ -308,8 +388,8 @@ impl Repair<'_> {
     }
 
     /// Tries one repository after the other, and gives the one that had it.
-    async fn fetch_one(&self, descriptor: &Descriptor, places: &[String]) -> Result<String> {
-        let digest = &descriptor.digest;
+    async fn fetch_one(&self, wanted: &Wanted, places: &[String]) -> Result<String> {
+        let digest = wanted.digest();
         let mut failed: Vec<(String, Error)> = Vec::new();
         for place in places {
             let domain = place.split_once('/').map_or(place.as_str(), |(domain, _)| domain);
@@ -317,7 +397,7 @@ impl Repair<'_> {
                 failed.push((place.clone(), Error::unavailable(reason.clone())));
                 continue;
             }
-            let Err(error) = self.fetch_from(descriptor, place).await else { return Ok(place.clone()) };
+            let Err(error) = self.fetch_from(wanted, place).await else { return Ok(place.clone()) };
             match error.kind() {
                 ErrorKind::ResourceExhausted if RemoteError::of(&error).is_none() => return Err(error),
                 ErrorKind::Unavailable => {
@@ -345,7 +425,16 @@ impl Repair<'_> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch_from(&self, descriptor: &Descriptor, place: &str) -> Result<()> {
+    async fn fetch_from(&self, wanted: &Wanted, place: &str) -> Result<()> {
+        let descriptor = match wanted {
+            Wanted::Described(descriptor) => Cow::Borrowed(descriptor.as_ref()),
+            Wanted::Named(digest) => {
+                // The size is the registry's word; the digest is what the store holds the bytes to.
+                let resolved = self.resolver.resolve(&format!("{place}@{digest}")).await?.descriptor;
+                Cow::Owned(Descriptor::new(resolved.media_type, digest.clone(), resolved.size))
+            }
+        };
+        let descriptor = descriptor.as_ref();
         let fetcher = self.resolver.fetcher(place).await?;
         let (sink, catalogue) = (self.options.sink.as_ref(), &self.options.catalogue);
         fetch_into(self.store.as_ref(), fetcher.as_ref(), descriptor, sink, catalogue).await?;

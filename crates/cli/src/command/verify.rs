@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use clap::Args;
 use serde_json::{Value, json};
-use wharf_content::{Error, Result, Status, verify::VerifyOptions};
+use wharf_content::{
+    Error, Result, Status,
+    verify::{StrayKind, VerifyOptions},
+};
 use wharf_images::{
     reference::DEFAULT_TRANSPORT,
     verify::{Report, verify, verify_images},
@@ -20,10 +23,11 @@ use crate::{
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Hashes every blob again, and checks that images have all that their pulled platforms need, and that index.json says what \
-the records say. With names, only what these images consist of is looked at. What was begun and not finished is listed and no fault.\n\n\
---repair moves damaged blobs into the store's directory `quarantine`, where they stay until somebody deletes them, and fetches them again \
-from where they came.\n\nExits with 5 when something is wrong and stays wrong."
+    after_help = "Hashes every blob again, and checks that images have all that their pulled platforms need, that index.json says what the \
+records say, and that oci-layout is what it must be. With names, only what these images consist of is looked at. What was begun and not \
+finished is listed and no fault.\n\n\
+--repair moves damaged blobs and broken ingests into the store's directory `quarantine`, where they stay until somebody deletes them, and \
+fetches blobs again from where they came: those that images need, and those that a lease or the label containerd.io/gc.root keeps.\n\nExits with 5 when something is wrong and stays wrong."
 )]
 pub(crate) struct Verify {
     /// Verify these images only
@@ -107,7 +111,7 @@ impl Verify {
 
 /// One thing that is wrong.
 struct Problem {
-    /// What it is wrong with: a digest or a path below the root.
+    /// What something is wrong with: a digest or a path below the root.
     subject: String,
     /// One word.
     kind: &'static str,
@@ -151,9 +155,18 @@ impl Found {
         }
         let stray =
             |path: String, kind, text| Problem { subject: path, kind, image: None, media_type: None, text };
+        for digest in &report.lost {
+            let text =
+                "is missing: it was damaged and is in quarantine, and a lease or a label keeps it".into();
+            problems.push(stray(digest.to_string(), "lost", text));
+        }
         for found in &report.strays {
-            let text = format!("is no blob: {}", found.reason);
-            problems.push(stray(found.path.display().to_string(), "stray", text));
+            let kind = if found.kind == StrayKind::Ingest { "ingest" } else { "stray" };
+            let text = format!("is no {}: {}", found.kind.as_str(), found.reason);
+            problems.push(stray(found.path.display().to_string(), kind, text));
+        }
+        if let Some(reason) = &report.layout {
+            problems.push(stray("oci-layout".into(), "layout", format!("is wrong: {reason}")));
         }
         if let Some(reason) = &report.view {
             problems.push(stray("index.json".into(), "view", format!("is wrong: {reason}")));
@@ -259,6 +272,7 @@ fn actions(repaired: &Repaired) -> Value {
         "fetched": fetched.collect::<Vec<_>>(),
         "failed": failed.collect::<Vec<_>>(),
         "indexRewritten": repaired.is_view_rewritten,
+        "layoutRewritten": repaired.is_layout_rewritten,
     })
 }
 
@@ -268,6 +282,9 @@ fn action_lines(repaired: &Repaired) -> String {
     let mut lines: Vec<String> =
         moved.chain(quarantined).map(|(what, path)| format!("moved {what} to {}", path.display())).collect();
     lines.extend(repaired.fetched.iter().map(|(digest, from)| format!("fetched {digest} from {from}")));
+    if repaired.is_layout_rewritten {
+        lines.push("rewrote oci-layout".into());
+    }
     if repaired.is_view_rewritten {
         lines.push("rewrote index.json".into());
     }

@@ -1,14 +1,16 @@
 //! Ingests on disk: their directories, their locks and their status.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    ffi::OsString,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 
 use crate::{
     digest::Digest,
@@ -17,13 +19,16 @@ use crate::{
     store::Status,
 };
 
-use super::{Inner, blob};
+use super::{Inner, blob, quarantine::kind_of};
 
 pub(super) const DATA: &str = "data";
 const REF: &str = "ref";
 const STARTED_AT: &str = "startedat";
 const UPDATED_AT: &str = "updatedat";
 const TOTAL: &str = "total";
+
+/// No more of a small file is read, in bytes. A name that is longer is not found again, and nobody has such names.
+const MAX_TEXT_LEN: u64 = 1024 * 1024;
 
 /// The directory of an ingest with the lock on it; the lock ends when this is dropped or the process dies.
 #[derive(Debug)]
@@ -90,10 +95,11 @@ impl Locked {
     /// file and not verified.
     pub(super) fn begin(&self, reference: &str, total: Option<u64>, now: SystemTime) -> Result<Status> {
         let cannot = || format!("cannot begin ingest {reference:?}");
-        let resumed = read_status(&self.dir).ok().filter(|status| {
-            status.reference == reference
-                && (status.total.is_none() || total.is_none() || status.total == total)
-        });
+        let resumed = match look(&self.dir)? {
+            Found::Ingest(status) if status.reference == reference => Some(status)
+                .filter(|status| status.total.is_none() || total.is_none() || status.total == total),
+            _ => None,
+        };
         let mut status = if let Some(status) = resumed {
             status
         } else {
@@ -118,7 +124,13 @@ impl Locked {
 
     fn clear(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            // None of ours is a directory; one that is there keeps nobody from going on.
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
         Ok(())
     }
@@ -131,40 +143,87 @@ impl Locked {
 }
 
 pub(super) fn status(inner: &Inner, reference: &str) -> Result<Status> {
-    read_status(&dir_of(inner, reference))
-        .map_err(|error| if error.kind() == ErrorKind::NotFound { absent(reference) } else { error })
+    match look(&dir_of(inner, reference))? {
+        Found::Ingest(status) => Ok(status),
+        Found::Nothing => Err(absent(reference)),
+        Found::Broken(reason) => Err(Error::data_loss(format!("ingest {reference:?} is damaged: {reason}"))),
+    }
 }
 
+/// Every ingest that can be resumed. What is broken hides none of the others; verification tells of it.
 pub(super) fn list(inner: &Inner) -> Result<Vec<Status>> {
-    let dir = inner.ingest_dir();
     let mut statuses = Vec::new();
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(statuses),
-        entries => entries.context(|| format!("cannot list {}", dir.display()))?,
-    };
-    for entry in entries {
-        let entry = entry.context(|| format!("cannot list {}", dir.display()))?;
-        match read_status(&entry.path()) {
-            Ok(status) => statuses.push(status),
-            // Finished meanwhile, or killed before its first fact was written.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    for name in names(inner)? {
+        match look(&inner.ingest_dir().join(&name))? {
+            Found::Ingest(status) => statuses.push(status),
+            Found::Nothing => {}
+            Found::Broken(reason) => tracing::warn!(?name, reason, "an ingest is broken and not listed"),
         }
     }
     statuses.sort_by(|a, b| a.reference.cmp(&b.reference));
     Ok(statuses)
 }
 
+/// The names of what stands where ingests stand and is none, and why.
+pub(super) fn broken(inner: &Inner) -> Result<Vec<(OsString, &'static str)>> {
+    let mut broken = Vec::new();
+    for name in names(inner)? {
+        if let Some(reason) = breakage(&inner.ingest_dir().join(&name))? {
+            broken.push((name, reason));
+        }
+    }
+    Ok(broken)
+}
+
+/// Why what is at `dir` is no ingest; `None` where it is one, or has gone.
+pub(super) fn breakage(dir: &Path) -> Result<Option<&'static str>> {
+    Ok(match look(dir)? {
+        Found::Broken(reason) => Some(reason),
+        Found::Ingest(_) | Found::Nothing => None,
+    })
+}
+
+/// Keeps writers from what is to be moved away; what is no directory they cannot be at work on.
+pub(super) fn lock_broken(path: &Path) -> Result<Option<File>> {
+    let cannot = || format!("cannot lock {}", path.display());
+    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(None);
+    }
+    let lock = File::open(path).context(cannot)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::unavailable(format!("{} is locked: a writer is at work on it", path.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io(cannot(), error)),
+    }
+}
+
+fn names(inner: &Inner) -> Result<Vec<OsString>> {
+    let dir = inner.ingest_dir();
+    let cannot = || format!("cannot list {}", dir.display());
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(cannot)?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>().context(cannot)
+}
+
 /// Removes ingests without a name, which nobody can resume: a process was killed while it made or removed them. One that is being made
 /// right now is locked.
 pub(super) fn sweep(inner: &Inner) -> io::Result<()> {
+    let is_nothing = |dir: &Path| matches!(look(dir), Ok(Found::Nothing));
     for entry in fs::read_dir(inner.ingest_dir())? {
         let dir = entry?.path();
+        // What is no directory is not opened: a FIFO would be waited for.
+        if !is_nothing(&dir) {
+            continue;
+        }
         let lock = match File::open(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        if lock.try_lock().is_ok() && same_directory(&lock, &dir) && !dir.join(REF).exists() {
+        if lock.try_lock().is_ok() && same_directory(&lock, &dir) && is_nothing(&dir) {
             Locked { dir, _lock: lock }.remove()?;
         }
     }
@@ -176,18 +235,84 @@ pub(super) fn abort(inner: &Inner, reference: &str) -> Result<()> {
     locked.remove().context(|| format!("cannot remove ingest {reference:?}"))
 }
 
-fn read_status(dir: &Path) -> Result<Status> {
+/// What something below `ingest/` turned out to be.
+#[derive(Debug)]
+enum Found {
+    /// One that can be resumed.
+    Ingest(Status),
+    /// It has gone, or has no name: finished meanwhile, or left by a process that was killed while it made or removed it.
+    Nothing,
+    /// What no process of ours leaves, and why.
+    Broken(&'static str),
+}
+
+/// Looks at one directory, without following links or waiting for FIFOs.
+///
+/// # Errors
+/// `ResourceExhausted` when files cannot be opened for want of memory or descriptors, which says nothing of the ingest.
+fn look(dir: &Path) -> Result<Found> {
     let cannot = || format!("cannot read the ingest in {}", dir.display());
-    let reference = fs::read_to_string(dir.join(REF)).context(cannot)?;
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(Error::io(cannot(), error)),
+        Ok(metadata) if !metadata.is_dir() => return Ok(Found::Broken(kind_of(metadata.file_type()))),
+        Ok(_) => {}
+    }
+    let Some(name) = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name)) else {
+        return Ok(Found::Broken("a directory whose name is none of an ingest"));
+    };
+    let reference = match read_text(&dir.join(REF)) {
+        Ok(reference) => reference,
+        Err(error) => {
+            return match Error::io(cannot(), error) {
+                error if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+                error if error.kind() == ErrorKind::ResourceExhausted => Err(error),
+                error if error.kind() == ErrorKind::DataLoss => {
+                    Ok(Found::Broken("its ref is not a file of UTF-8 text"))
+                }
+                _ => Ok(Found::Broken("its ref cannot be read")),
+            };
+        }
+    };
+    // A kill between making the file and writing it.
+    if reference.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    if Digest::sha256(reference.as_bytes()).hex() != name {
+        return Ok(Found::Broken("its ref belongs to another directory"));
+    }
     let started_at = read_time(&dir.join(STARTED_AT)).unwrap_or(UNIX_EPOCH);
     let mut status = Status::new(reference, started_at);
     status.updated_at = read_time(&dir.join(UPDATED_AT)).unwrap_or(started_at);
-    status.total = fs::read_to_string(dir.join(TOTAL)).ok().and_then(|text| text.parse().ok());
-    status.offset = match fs::metadata(dir.join(DATA)) {
+    status.total = read_text(&dir.join(TOTAL)).ok().and_then(|text| text.parse().ok());
+    status.offset = match fs::symlink_metadata(dir.join(DATA)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Ok(metadata) if !metadata.is_file() => return Ok(Found::Broken("its data is not a file")),
         metadata => metadata.context(cannot)?.len(),
     };
-    Ok(status)
+    Ok(Found::Ingest(status))
+}
+
+/// Whether a name is of the form of [`dir_of`].
+fn is_name(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Reads a small file; `InvalidData` for what is none, or no text.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not a regular file");
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => invalid(),
+        _ => error,
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(invalid());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_LEN).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Small facts are written to a temporary file and renamed; their loss costs a resume and no more, so they are not synced.
@@ -202,7 +327,7 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 fn read_time(path: &Path) -> Option<SystemTime> {
-    let timestamp: Timestamp = fs::read_to_string(path).ok()?.parse().ok()?;
+    let timestamp: Timestamp = read_text(path).ok()?.parse().ok()?;
     Some(timestamp.into())
 }
 

@@ -1,11 +1,13 @@
-//! What stands under `blobs/`, and moving what is damaged out of it.
+//! What stands under `blobs/` and `ingest/`, and moving what is damaged out of it.
 //!
 //! ```text
 //! blobs/<alg>/<hex>  ->  quarantine/<alg>-<hex>-<time>      a damaged blob
 //! blobs/<any path>   ->  quarantine/stray-<name>-<time>     what is no blob
+//! ingest/<any name>  ->  quarantine/ingest-<name>-<time>    what is no ingest
 //! ```
 //!
-//! Nothing is removed: what is in quarantine is for a person to look at and to delete.
+//! Nothing is removed: what is in quarantine is for a person to look at and to delete. The labels of a blob stay when it goes: they
+//! come back with it, and until then tell a collection what it kept.
 
 use std::{
     collections::BTreeSet,
@@ -23,12 +25,13 @@ use crate::{
     error::{Error, ErrorKind, Result, ResultExt},
     labels::Labels,
     store::BlobReader,
-    verify::{Census, Custodian, Stray, hash_file},
+    verify::{Census, Custodian, Lost, Stray, StrayKind, hash_file},
 };
 
-use super::{Inner, LocalStore, blob};
+use super::{Inner, LocalStore, blob, ingest, marker};
 
 const BLOBS: &str = "blobs";
+const INGESTS: &str = "ingest";
 const QUARANTINE: &str = "quarantine";
 
 /// The longest part of a stray's name that its name in quarantine repeats, in bytes.
@@ -70,9 +73,15 @@ fn census(inner: &Inner) -> Result<Census> {
             }
         }
     }
+    census.strays.extend(
+        ingest::broken(inner)?
+            .into_iter()
+            .map(|(name, why)| Stray::ingest(Path::new(INGESTS).join(name), why)),
+    );
     census.blobs.sort();
     census.strays.sort();
     census.quarantined = quarantined(inner)?;
+    census.layout = marker::check(inner)?;
     Ok(census)
 }
 
@@ -127,17 +136,75 @@ fn quarantine(inner: &Inner, digest: &Digest) -> Result<Option<PathBuf>> {
     move_away(inner, &path, &before, &format!("{}-{}", digest.algorithm(), digest.hex()))
 }
 
-fn quarantine_stray(inner: &Inner, stray: &Path) -> Result<Option<PathBuf>> {
-    let below = stray.strip_prefix(BLOBS).ok().filter(|below| below.file_name().is_some());
-    let is_plain = |below: &Path| below.components().all(|part| matches!(part, Component::Normal(_)));
-    let Some(below) = below.filter(|below| is_plain(below)) else {
-        return Err(Error::invalid_argument(format!("{} does not stand where blobs stand", stray.display())));
+fn quarantine_stray(inner: &Inner, stray: &Stray) -> Result<Option<PathBuf>> {
+    let (parent, depth) = match stray.kind {
+        StrayKind::Blob => (BLOBS, usize::MAX),
+        StrayKind::Ingest => (INGESTS, 1),
     };
-    let path = inner.root.join(stray);
-    let Some(before) = stat(&path)? else { return Ok(None) };
+    let is_plain = |below: &Path| {
+        below.file_name().is_some()
+            && below.components().all(|part| matches!(part, Component::Normal(_)))
+            && below.components().count() <= depth
+    };
+    let Some(below) = stray.path.strip_prefix(parent).ok().filter(|below| is_plain(below)) else {
+        let (path, kind) = (stray.path.display(), stray.kind.as_str());
+        return Err(Error::invalid_argument(format!("{path} does not stand where {kind}s stand")));
+    };
+    let path = inner.root.join(&stray.path);
+    match stray.kind {
+        StrayKind::Blob => move_stray(inner, &path, &below.to_string_lossy()),
+        StrayKind::Ingest => {
+            let Some(before) = stat(&path)? else { return Ok(None) };
+            // A writer that takes it over throws away what was broken; it must not lose the ground under it.
+            let _lock = ingest::lock_broken(&path)?;
+            if ingest::breakage(&path)?.is_none() {
+                return Ok(None);
+            }
+            move_away(inner, &path, &before, &format!("ingest-{}", harmless(&below.to_string_lossy())))
+        }
+    }
+}
+
+/// Moves away what is not a blob and has this name.
+pub(super) fn move_stray(inner: &Inner, path: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let Some(before) = stat(path)? else { return Ok(None) };
+    move_away(inner, path, &before, &format!("stray-{}", harmless(name)))
+}
+
+/// A stranger's name as a part of one of ours.
+fn harmless(name: &str) -> String {
     let harmless = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '_' };
-    let name: String = below.to_string_lossy().chars().take(MAX_NAME_LEN).map(harmless).collect();
-    move_away(inner, &path, &before, &format!("stray-{name}"))
+    name.chars().take(MAX_NAME_LEN).map(harmless).collect()
+}
+
+fn lost(inner: &Inner) -> Result<Vec<Lost>> {
+    let labelled: Vec<String> = inner.metadata.read_blocking(|connection| {
+        let mut query = connection.prepare_cached("SELECT digest FROM content")?;
+        let digests = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(digests)
+    })?;
+    let mut absent = Vec::new();
+    for digest in labelled.iter().filter_map(|digest| digest.parse::<Digest>().ok()) {
+        if stat(&inner.blob_path(&digest))?.is_none() {
+            absent.push(digest);
+        }
+    }
+    let quarantined = if absent.is_empty() { BTreeSet::new() } else { quarantined(inner)? };
+    let lost = |digest: Digest| {
+        let labels = blob::labels(inner, &digest)?;
+        let is_quarantined = quarantined.contains(&digest);
+        Ok(Lost::new(digest, labels, is_quarantined))
+    };
+    absent.into_iter().map(lost).collect()
+}
+
+fn forget(inner: &Inner, digest: &Digest) -> Result<()> {
+    inner.metadata.write_blocking(|connection| {
+        if stat(&inner.blob_path(digest))?.is_none() {
+            connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        }
+        Ok(())
+    })
 }
 
 fn stat(path: &Path) -> Result<Option<FileMetadata>> {
@@ -189,7 +256,20 @@ impl Custodian for LocalStore {
     }
 
     async fn quarantine_stray(&self, stray: &Stray) -> Result<Option<PathBuf>> {
-        let path = stray.path.clone();
-        self.blocking(move |inner| quarantine_stray(inner, &path)).await
+        let stray = stray.clone();
+        self.blocking(move |inner| quarantine_stray(inner, &stray)).await
+    }
+
+    async fn lost(&self) -> Result<Vec<Lost>> {
+        self.blocking(lost).await
+    }
+
+    async fn forget(&self, digest: &Digest) -> Result<()> {
+        let digest = digest.clone();
+        self.blocking(move |inner| forget(inner, &digest)).await
+    }
+
+    async fn rewrite_layout(&self) -> Result<()> {
+        self.blocking(marker::rewrite).await
     }
 }

@@ -98,9 +98,25 @@ impl Lookup<'_> {
             return outcome;
         }
         // Content that is no manifest can be named by its digest too.
-        match self.look(&format!("{}/blobs/{digest}", self.reference.path())).await {
+        match self.blob(&format!("{}/blobs/{digest}", self.reference.path()), digest).await {
             Err(second) if status(&second) == Some(404) => outcome,
             found => found,
+        }
+    }
+
+    /// HEAD alone: registries give blobs a general type, and a blob may be too large to be read for its own.
+    async fn blob(&self, path: &str, digest: &Digest) -> Result<Descriptor> {
+        let response = match self.client.send(&self.ask(Method::HEAD, path)).await {
+            Err(error) if matches!(status(&error), Some(403 | 405)) => return self.look(path).await,
+            response => response?,
+        };
+        let size = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|value| value.parse().ok());
+        match (self.described(response.headers())?, size) {
+            (Some(descriptor), _) => Ok(descriptor),
+            (None, Some(size)) if size > MAX_MANIFEST_LEN => {
+                Ok(Descriptor::new(GENERAL_TYPE, digest.clone(), size))
+            }
+            _ => self.look(path).await,
         }
     }
 
@@ -201,9 +217,12 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     sniff::content_type(header(headers, CONTENT_TYPE.as_str())?).map(str::to_ascii_lowercase)
 }
 
+/// The type of what may be anything.
+const GENERAL_TYPE: &str = "application/octet-stream";
+
 /// Whether a content type tells what the content is. Old registries serve manifests under general ones.
 fn is_telling(media_type: &str) -> bool {
-    !matches!(media_type, "application/json" | "text/plain" | "application/octet-stream")
+    !matches!(media_type, "application/json" | "text/plain" | GENERAL_TYPE)
 }
 
 #[cfg(test)]
