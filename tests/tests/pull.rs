@@ -6,59 +6,22 @@ use std::{
 };
 
 use wharf_content::{
-    Catalogue, Descriptor, Digest, Error, ErrorKind, LocalStore, Manager, Provider, Result, Store,
-    filter::FilterSet, plugin::Registration, read_blob,
+    Catalogue, Descriptor, Error, ErrorKind, LocalStore, Manager, Provider, Result, Store, filter::FilterSet,
+    plugin::Registration, read_blob,
 };
 use wharf_images::{
-    Child, Decoded, Image, ImageStore, Kind, ManifestDecoder, Role, Selection,
+    Child, Decoded, Image, Kind, ManifestDecoder, Role, Selection,
     decode::ManifestDecoders,
     image::{self, check},
     image_store, media_types as types,
     progress::{Event, Sink},
-    transport::{Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{PullOptions, pull, registry::RegistrySettings};
-use wharf_tests::{ImageFixture, Layer, TestRegistry, image::put};
+use wharf_tests::{Client, ImageFixture, Layer, TestRegistry, image::put};
 
-/// A store on disk, and what pulls into it.
-struct Client {
-    _dir: tempfile::TempDir,
-    store: Arc<LocalStore>,
-    images: Arc<dyn ImageStore>,
-    resolver: Arc<dyn Resolver>,
-}
-
-impl Client {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let store = Arc::new(LocalStore::open(dir.path().join("store")).await.expect("opens"));
-        let images = image_store(store.as_ref()).expect("opens");
-        let transport =
-            Catalogue::linked().find::<Transports>("docker").expect("no conflict").expect("linked");
-        let options = TransportOptions::new().with(RegistrySettings::new());
-        let resolver = transport.resolver(&options).expect("makes a resolver");
-        Self { _dir: dir, store, images, resolver }
-    }
-
-    async fn pull(&self, name: &str, options: PullOptions) -> Result<Image> {
-        let store: Arc<dyn Store> = self.store.clone();
-        pull(store, self.images.as_ref(), self.resolver.as_ref(), name, options).await
-    }
-
-    async fn blobs(&self) -> Vec<Digest> {
-        let mut digests = Vec::new();
-        let mut visit = |info: wharf_content::Info| {
-            digests.push(info.digest);
-            Ok(())
-        };
-        self.store.walk(&FilterSet::all(), &mut visit).await.expect("walks");
-        digests
-    }
-
-    fn index(&self) -> serde_json::Value {
-        let bytes = std::fs::read(self.store.root().join("index.json")).expect("reads");
-        serde_json::from_slice(&bytes).expect("JSON")
-    }
+fn view(client: &Client) -> serde_json::Value {
+    let bytes = std::fs::read(client.store.root().join("index.json")).expect("reads");
+    serde_json::from_slice(&bytes).expect("JSON")
 }
 
 fn six_platforms() -> ImageFixture {
@@ -142,7 +105,7 @@ async fn bytes_and_names_are_those_of_the_registry() {
 async fn the_root_is_an_image_layout_after_every_change() {
     let registry = TestRegistry::start().await;
     let client = Client::new().await;
-    assert_eq!(client.index()["manifests"], serde_json::json!([]));
+    assert_eq!(view(&client)["manifests"], serde_json::json!([]));
     let mut names = Vec::new();
     for tag in ["b:2", "a:1"] {
         let name = registry.put(tag, &six_platforms()).await.expect("puts");
@@ -150,7 +113,7 @@ async fn the_root_is_an_image_layout_after_every_change() {
         names.push(name);
     }
     names.sort();
-    let index = client.index();
+    let index = view(&client);
     assert_eq!(index["schemaVersion"], 2);
     assert_eq!(index["mediaType"], types::OCI_INDEX);
     let listed = index["manifests"].as_array().expect("an array");
@@ -160,7 +123,7 @@ async fn the_root_is_an_image_layout_after_every_change() {
         .collect();
     assert_eq!(named, names);
     client.images.delete(&names[0], None).await.expect("deletes");
-    assert_eq!(client.index()["manifests"].as_array().expect("an array").len(), 1);
+    assert_eq!(view(&client)["manifests"].as_array().expect("an array").len(), 1);
     let layout = std::fs::read_to_string(client.store.root().join("oci-layout")).expect("reads");
     assert_eq!(layout, r#"{"imageLayoutVersion":"1.0.0"}"#);
 }

@@ -1,92 +1,44 @@
 //! Damage to a store that was pulled into: found by verifying and by exporting, and repaired from the registry.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use wharf_archive::ExportOptions;
 use wharf_content::{
-    Catalogue, Descriptor, Digest, ErrorKind, IngestOptions, Ingester, LocalStore, Manager, Provider, Store,
-    read_blob, verify::VerifyOptions,
+    Catalogue, Descriptor, Digest, ErrorKind, IngestOptions, Ingester, Labels, LeaseManager, LeaseOptions,
+    Manager, Provider, Resource,
+    filter::FilterSet,
+    gc::CollectOptions,
+    read_blob,
+    verify::{Custodian, VerifyOptions},
 };
 use wharf_images::{
-    Image, ImageStore, Role, Selection, collect, decode, image, image_store,
-    transport::{Resolver, TransportOptions, Transports},
-    verify::{Problem, Report, verify, verify_images},
+    Image, Role, Selection, collect, decode, image,
+    verify::{Problem, verify_images},
 };
-use wharf_remotes::{PullOptions, RepairOptions, Repaired, pull, registry::RegistrySettings, repair};
-use wharf_tests::{ImageFixture, Layer, TestRegistry};
+use wharf_remotes::{PullOptions, RepairOptions, repair};
+use wharf_tests::{Client, ImageFixture, Layer, TestRegistry};
 
 const SOURCE: &str = "containerd.io/distribution.source.127.0.0.1";
 
-struct Client {
-    _dir: tempfile::TempDir,
-    store: Arc<LocalStore>,
-    images: Arc<dyn ImageStore>,
-    resolver: Arc<dyn Resolver>,
+async fn pulled(client: &Client, name: &str, platforms: &[&str]) -> Image {
+    let platforms = wharf_platforms::parse_all(platforms).expect("platforms");
+    let options = PullOptions::new().with_selection(Selection::best(&platforms));
+    client.pull(name, options).await.expect("pulls")
 }
 
-impl Client {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let store = Arc::new(LocalStore::open(dir.path().join("store")).await.expect("opens"));
-        let images = image_store(store.as_ref()).expect("opens");
-        let transport =
-            Catalogue::linked().find::<Transports>("docker").expect("no conflict").expect("linked");
-        let settings = RegistrySettings::new().with_retries(0, std::time::Duration::ZERO);
-        let resolver = transport.resolver(&TransportOptions::new().with(settings)).expect("makes a resolver");
-        Self { _dir: dir, store, images, resolver }
-    }
+async fn source(client: &Client, digest: &Digest) -> Option<String> {
+    client.store.info(digest).await.expect("there").labels.get(SOURCE).cloned()
+}
 
-    fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
-    }
-
-    async fn pull(&self, name: &str, platforms: &[&str]) -> Image {
-        let platforms = wharf_platforms::parse_all(platforms).expect("platforms");
-        let options = PullOptions::new().with_selection(Selection::best(&platforms));
-        pull(self.store(), self.images.as_ref(), self.resolver.as_ref(), name, options).await.expect("pulls")
-    }
-
-    async fn verify(&self) -> Report {
-        verify(self.store(), self.images.as_ref(), &VerifyOptions::default(), Catalogue::linked())
+/// The index, and of its first platform that is here the manifest, the config and the first layer.
+async fn parts(client: &Client, image: &Image) -> [Descriptor; 4] {
+    let manifest =
+        image::manifest(client.store.as_ref(), &image.target, &Selection::all(), Catalogue::linked())
             .await
-            .expect("verifies")
-    }
-
-    async fn repair(&self) -> Repaired {
-        let report = self.verify().await;
-        repair(self.store(), self.images.as_ref(), self.resolver.as_ref(), report, &RepairOptions::new())
-            .await
-            .expect("repairs")
-    }
-
-    fn blob(&self, digest: &Digest) -> PathBuf {
-        self.store.root().join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
-    }
-
-    fn quarantine(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.store.root().join("quarantine")) else { return Vec::new() };
-        entries.map(|entry| entry.expect("lists").path()).collect()
-    }
-
-    async fn source(&self, digest: &Digest) -> Option<String> {
-        self.store.info(digest).await.expect("there").labels.get(SOURCE).cloned()
-    }
-
-    /// The index, and of its first platform that is here the manifest, the config and the first layer.
-    async fn parts(&self, image: &Image) -> [Descriptor; 4] {
-        let manifest =
-            image::manifest(self.store.as_ref(), &image.target, &Selection::all(), Catalogue::linked())
-                .await
-                .expect("there");
-        let config = manifest.config().expect("a config").clone();
-        let layer = manifest.layers().next().expect("a layer").clone();
-        [image.target.clone(), manifest.descriptor, config, layer]
-    }
+            .expect("there");
+    let config = manifest.config().expect("a config").clone();
+    let layer = manifest.layers().next().expect("a layer").clone();
+    [image.target.clone(), manifest.descriptor, config, layer]
 }
 
 fn two_platforms() -> ImageFixture {
@@ -124,7 +76,7 @@ async fn every_kind_of_damage_is_found_and_repaired() {
     let registry = TestRegistry::start().await;
     let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
     let client = Client::new().await;
-    let image = client.pull(&name, &["linux/amd64"]).await;
+    let image = pulled(&client, &name, &["linux/amd64"]).await;
     let clean = client.verify().await;
     assert!(clean.is_clean(), "{clean:?}");
     assert_eq!(
@@ -134,7 +86,7 @@ async fn every_kind_of_damage_is_found_and_repaired() {
     );
 
     let mut quarantined = 0;
-    for part in client.parts(&image).await {
+    for part in parts(&client, &image).await {
         for (kind, harm) in KINDS {
             harm(&client.blob(&part.digest));
             let found = client.verify().await;
@@ -166,14 +118,14 @@ async fn every_kind_of_damage_is_found_and_repaired() {
             quarantined += 1;
             assert_eq!(client.quarantine().len(), quarantined, "nothing is lost");
             assert!(client.verify().await.is_clean());
-            assert_eq!(client.source(&part.digest).await.as_deref(), Some("a/b"));
+            assert_eq!(source(&client, &part.digest).await.as_deref(), Some("a/b"));
             wharf_archive::export(client.store.clone(), images, &options, &mut Vec::new())
                 .await
                 .expect("exports");
         }
     }
     // Labels came back too: nothing of the image may be collected.
-    let collected = collect(client.store.as_ref(), &wharf_content::gc::CollectOptions::new()).await;
+    let collected = collect(client.store.as_ref(), &CollectOptions::new()).await;
     assert!(collected.expect("collects").is_empty());
 }
 
@@ -183,8 +135,8 @@ async fn damage_below_a_damaged_document_comes_to_light_and_is_repaired_too() {
     let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
     for only in [false, true] {
         let client = Client::new().await;
-        let image = client.pull(&name, &["linux/amd64"]).await;
-        let parts = client.parts(&image).await;
+        let image = pulled(&client, &name, &["linux/amd64"]).await;
+        let parts = parts(&client, &image).await;
         for part in &parts {
             rewrite(&client.blob(&part.digest), |bytes| bytes.push(b' '));
         }
@@ -213,10 +165,10 @@ async fn a_registry_that_is_gone_is_told_and_nothing_is_lost() {
     let registry = TestRegistry::start().await;
     let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
     let client = Client::new().await;
-    let image = client.pull(&name, &["linux/amd64"]).await;
+    let image = pulled(&client, &name, &["linux/amd64"]).await;
     let address = registry.address();
     drop(registry);
-    let [_, manifest, _, layer] = client.parts(&image).await;
+    let [_, manifest, _, layer] = parts(&client, &image).await;
     for part in [&layer, &manifest] {
         let before = client.quarantine().len();
         rewrite(&client.blob(&part.digest), |bytes| bytes.push(b' '));
@@ -240,7 +192,7 @@ async fn a_registry_that_is_gone_is_told_and_nothing_is_lost() {
             "still missed by a later run: {again:?}"
         );
     }
-    let collected = collect(client.store.as_ref(), &wharf_content::gc::CollectOptions::new().dry_run()).await;
+    let collected = collect(client.store.as_ref(), &CollectOptions::new().dry_run()).await;
     drop(collected.expect("a collection goes through it"));
 }
 
@@ -249,15 +201,15 @@ async fn what_is_missing_is_told_from_what_was_never_pulled() {
     let registry = TestRegistry::start().await;
     let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
     let client = Client::new().await;
-    let image = client.pull(&name, &["linux/amd64"]).await;
-    let [index, manifest, config, _] = client.parts(&image).await;
+    let image = pulled(&client, &name, &["linux/amd64"]).await;
+    let [index, manifest, config, _] = parts(&client, &image).await;
     client.store.delete(&config.digest).await.expect("removes");
     let found = client.verify().await;
     let told: Vec<_> = found.faults.iter().map(|fault| (&fault.descriptor, &fault.problem)).collect();
     assert_eq!(told, [(&config, &Problem::Missing)]);
     let done = client.repair().await;
     assert!(done.left.is_clean() && done.quarantined.is_empty(), "{done:?}");
-    assert_eq!(client.source(&config.digest).await.as_deref(), Some("a/b"));
+    assert_eq!(source(&client, &config.digest).await.as_deref(), Some("a/b"));
 
     client.store.delete(&manifest.digest).await.expect("removes");
     let found = client.verify().await;
@@ -267,7 +219,7 @@ async fn what_is_missing_is_told_from_what_was_never_pulled() {
     let done = client.repair().await;
     assert_eq!(done.fetched.len(), 1);
     assert_eq!(done.left.faults[0].problem, Problem::Empty, "which platform was wanted nobody knows");
-    client.pull(&name, &["linux/amd64"]).await;
+    pulled(&client, &name, &["linux/amd64"]).await;
     assert!(client.verify().await.is_clean());
 }
 
@@ -276,7 +228,7 @@ async fn strays_the_view_and_ingests() {
     let registry = TestRegistry::start().await;
     let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
     let client = Client::new().await;
-    client.pull(&name, &["linux/amd64"]).await;
+    pulled(&client, &name, &["linux/amd64"]).await;
     drop(client.store.writer(IngestOptions::new("half")).await.expect("opens"));
     let root = client.store.root().to_owned();
     let good = fs::read(root.join("index.json")).expect("reads");
@@ -315,20 +267,20 @@ async fn sources_are_labelled_gathered_and_found_by_another_name() {
     let names =
         [registry.put("z:1", &one).await.expect("puts"), registry.put("a/b:1", &other).await.expect("puts")];
     let client = Client::new().await;
-    let image = client.pull(&names[0], &["linux/amd64"]).await;
-    client.pull(&names[1], &["linux/amd64"]).await;
+    let image = pulled(&client, &names[0], &["linux/amd64"]).await;
+    pulled(&client, &names[1], &["linux/amd64"]).await;
     let before = client.store.info(&image.target.digest).await.expect("there");
-    client.pull(&names[1], &["linux/amd64"]).await;
+    pulled(&client, &names[1], &["linux/amd64"]).await;
     let after = client.store.info(&image.target.digest).await.expect("there");
     assert_eq!(before, after, "a repeated pull writes nothing");
-    for part in client.parts(&image).await {
-        assert_eq!(client.source(&part.digest).await.as_deref(), Some("a/b,z"));
+    for part in parts(&client, &image).await {
+        assert_eq!(source(&client, &part.digest).await.as_deref(), Some("a/b,z"));
     }
     // A name of the user's own: the label says where, and another image's name at which port.
     let own = Image::new("my own name", image.target.clone());
     wharf_images::record::put(client.images.as_ref(), own).await.expect("records");
     client.images.delete(&names[0], None).await.expect("removes");
-    let [_, manifest, _, layer] = client.parts(&image).await;
+    let [_, manifest, _, layer] = parts(&client, &image).await;
     let bytes = read_blob(client.store.as_ref(), &manifest, 1 << 20).await.expect("reads");
     assert!(
         decode(client.store.as_ref(), &manifest, Catalogue::linked())
@@ -352,4 +304,176 @@ async fn a_damaged_blob_that_no_image_needs_is_moved_away_and_not_fetched() {
     let done = client.repair().await;
     assert_eq!((done.quarantined.len(), done.fetched.len(), done.failed.len()), (1, 0, 0));
     assert!(done.left.is_clean() && client.verify().await.is_clean());
+}
+
+async fn collected(client: &Client) -> Vec<Resource> {
+    let collected = collect(client.store.as_ref(), &CollectOptions::new()).await.expect("collects");
+    collected.into_iter().map(|one| one.resource).collect()
+}
+
+fn content(digest: &Digest) -> Resource {
+    Resource::Content(digest.clone())
+}
+
+#[tokio::test]
+async fn a_document_in_quarantine_goes_on_keeping_what_it_refers_to() {
+    // First with the damaged file in quarantine, then after somebody has deleted it there.
+    for is_deleted in [false, true] {
+        for at in [0, 1] {
+            let registry = TestRegistry::start().await;
+            let name = registry.put("a/b:1", &two_platforms()).await.expect("puts");
+            let client = Client::new().await;
+            let image = pulled(&client, &name, &["linux/amd64"]).await;
+            let own = parts(&client, &image).await;
+            let damaged = &own[at].digest;
+            drop(registry);
+            rewrite(&client.blob(damaged), |bytes| bytes.push(b' '));
+            let done = client.repair().await;
+            assert_eq!((done.quarantined.len(), done.fetched.len()), (1, 0), "{done:?}");
+            if is_deleted {
+                client.quarantine().into_iter().for_each(|path| fs::remove_file(path).expect("removes"));
+            }
+            assert_eq!(collected(&client).await, [], "what is whole stays");
+            assert!(!client.store.labels(damaged).await.expect("reads").is_empty());
+
+            client.images.delete(&name, None).await.expect("removes");
+            let went = collected(&client).await;
+            assert_eq!(went.len(), 4, "all that was whole: {went:?}");
+            assert!(!went.contains(&content(damaged)), "what had gone did not go again");
+            assert_eq!(client.store.labels(damaged).await.expect("reads"), Labels::new());
+            assert_eq!(client.quarantine().len(), usize::from(!is_deleted), "quarantine is for people");
+            assert!(client.verify().await.is_clean());
+        }
+    }
+}
+
+/// Pulls an image, keeps it by a lease or by a label, removes its record, and keeps another image so that the port is known.
+async fn kept_without_an_image(registry: &TestRegistry, client: &Client, is_leased: bool) -> [Descriptor; 3] {
+    let large = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 5_000_000, 8)]);
+    let name = registry.put("large:1", &large).await.expect("puts");
+    let other = registry.put("a/b:1", &two_platforms()).await.expect("puts");
+    let image = pulled(client, &name, &["linux/amd64"]).await;
+    pulled(client, &other, &["linux/amd64"]).await;
+    // Of one platform: there is no index.
+    let [_, manifest, config, layer] = parts(client, &image).await;
+    if is_leased {
+        let lease = client.store.create_lease(LeaseOptions::new()).await.expect("makes");
+        client.store.add_resource(&lease.id, &content(&manifest.digest)).await.expect("adds");
+    } else {
+        let label = Labels::from([("containerd.io/gc.root".to_owned(), "x".to_owned())]);
+        client
+            .store
+            .update(&manifest.digest, &label, &["labels.containerd.io/gc.root"])
+            .await
+            .expect("labels");
+    }
+    client.images.delete(&name, None).await.expect("removes");
+    [manifest, config, layer]
+}
+
+#[tokio::test]
+async fn what_only_a_lease_or_a_label_keeps_is_fetched_by_its_digest() {
+    let registry = TestRegistry::start().await;
+    for is_leased in [true, false] {
+        let client = Client::new().await;
+        let kept = kept_without_an_image(&registry, &client, is_leased).await;
+        collected(&client).await;
+        for harmed in [&kept[..1], &kept[1..2], &kept[2..], &kept[..]] {
+            for part in harmed {
+                rewrite(&client.blob(&part.digest), |bytes| bytes[0] ^= 1);
+            }
+            let done = client.repair().await;
+            assert!(done.failed.is_empty() && done.left.is_clean(), "{done:?}");
+            assert_eq!((done.quarantined.len(), done.fetched.len()), (harmed.len(), harmed.len()));
+            assert!(done.fetched.iter().all(|(_, from)| *from == format!("{}/large", registry.address())));
+            assert!(client.verify().await.is_clean());
+            for part in &kept {
+                assert_eq!(client.store.info(&part.digest).await.expect("is back").size, part.size);
+            }
+            assert_eq!(collected(&client).await, [], "and is kept as it was");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nothing_describes_is_described_by_the_registry() {
+    let registry = TestRegistry::start().await;
+    let client = Client::new().await;
+    let [manifest, config, layer] = kept_without_an_image(&registry, &client, true).await;
+    let leases = client.store.list_leases(&FilterSet::all()).await.expect("lists");
+    client.store.add_resource(&leases[0].id, &content(&layer.digest)).await.expect("adds");
+    client.store.delete_resource(&leases[0].id, &content(&manifest.digest)).await.expect("removes");
+    assert_eq!(collected(&client).await.len(), 2, "the manifest and the config");
+    assert!(client.store.info(&config.digest).await.is_err());
+    rewrite(&client.blob(&layer.digest), |bytes| bytes.truncate(10));
+    let done = client.repair().await;
+    assert!(done.failed.is_empty() && done.left.is_clean(), "{done:?}");
+    assert_eq!(client.store.info(&layer.digest).await.expect("is back").size, layer.size);
+    assert!(layer.size > wharf_images::decode::MAX_MANIFEST_LEN);
+}
+
+#[tokio::test]
+async fn what_only_a_lease_keeps_and_nobody_has_is_told_again_and_again() {
+    let registry = TestRegistry::start().await;
+    let client = Client::new().await;
+    let [manifest, _, layer] = kept_without_an_image(&registry, &client, true).await;
+    let label = [format!("labels.{SOURCE}")];
+    let unlabelled = [label[0].as_str()];
+    client.store.update(&manifest.digest, &Labels::new(), &unlabelled).await.expect("labels");
+    let address = registry.address();
+    drop(registry);
+    for part in [&manifest, &layer] {
+        rewrite(&client.blob(&part.digest), |bytes| bytes[0] ^= 1);
+    }
+    for _ in 0..2 {
+        let done = client.repair().await;
+        assert_eq!(done.left.lost.iter().collect::<Vec<_>>().len(), 2, "{done:?}");
+        assert!(!done.left.is_clean());
+        let told = |digest: &Digest| {
+            let failed = done.failed.iter().find(|(failed, _)| failed.as_ref() == Some(digest));
+            failed.expect("it is told").1.report()
+        };
+        assert!(told(&manifest.digest).contains("nothing says where it came from; pull or import"));
+        let layer = told(&layer.digest);
+        assert!(layer.contains(&format!("{address}/large")), "{layer}");
+        collected(&client).await;
+        assert_eq!(client.verify().await.lost, done.left.lost, "a later run tells it too");
+    }
+    // Without the lease nobody misses it.
+    for lease in client.store.list_leases(&FilterSet::all()).await.expect("lists") {
+        client.store.delete_lease(&lease.id).await.expect("deletes");
+    }
+    assert!(client.verify().await.is_clean());
+    assert_eq!(collected(&client).await.len(), 1, "the config; the others are in quarantine");
+}
+
+#[tokio::test]
+async fn the_mark_of_the_layout_is_checked_and_written_again() {
+    let client = Client::new().await;
+    let path = client.store.root().join("oci-layout");
+    let good = fs::read(&path).expect("reads");
+    fs::write(&path, "{ \"imageLayoutVersion\": \"1.0.0\" }\n").expect("writes");
+    assert!(client.verify().await.is_clean(), "blanks are nobody's harm");
+    let changes: [(&str, Harm); 6] = [
+        ("gone", |path| fs::remove_file(path).expect("removes")),
+        ("emptied", |path| fs::write(path, "").expect("writes")),
+        ("of another version", |path| {
+            fs::write(path, r#"{"imageLayoutVersion":"2.0.0"}"#).expect("writes");
+        }),
+        ("not UTF-8", |path| fs::write(path, [0xff, 0xfe]).expect("writes")),
+        ("a FIFO", KINDS[4].1),
+        ("a directory", |path| {
+            fs::remove_file(path).expect("removes");
+            fs::create_dir_all(path.join("full")).expect("makes");
+        }),
+    ];
+    for (kind, change) in changes {
+        change(&path);
+        let found = client.verify().await;
+        assert!(found.layout.is_some() && !found.is_clean(), "{kind}");
+        let done = client.repair().await;
+        assert!(done.is_layout_rewritten && done.left.is_clean(), "{kind}: {done:?}");
+        assert_eq!(fs::read(&path).expect("reads"), good, "{kind}");
+    }
+    assert_eq!(client.quarantine().len(), 1, "the directory, with what was in it");
 }
