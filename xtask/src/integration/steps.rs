@@ -10,6 +10,7 @@ mod kills;
 mod layout;
 mod pull;
 mod reading;
+mod repair;
 mod serve;
 mod upkeep;
 
@@ -30,6 +31,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(disks::STEPS);
     steps.extend_from_slice(upkeep::STEPS);
     steps.extend_from_slice(damage::STEPS);
+    steps.extend_from_slice(repair::STEPS);
     steps.extend_from_slice(crowd::STEPS);
     steps.extend_from_slice(kills::STEPS);
     steps.push(("nothing-left-behind", nothing_left_behind));
