@@ -10,7 +10,8 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
@@ -23,6 +24,9 @@ use crate::{
 
 /// How long a transaction waits for another process before it is `Unavailable`.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long to wait before a database that somebody else is making is opened again.
+const OPEN_RETRY: Duration = Duration::from_millis(5);
 
 /// The file's name inside a store's root.
 pub const FILE_NAME: &str = "metadata.db";
@@ -68,7 +72,15 @@ impl Metadata {
             )?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| {
+        // Who makes a new database at the same time is refused at once by the change to WAL, whatever the busy timeout.
+        let began = Instant::now();
+        let opened = loop {
+            match open() {
+                Err(error) if is_busy(&error) && began.elapsed() < BUSY_TIMEOUT => thread::sleep(OPEN_RETRY),
+                opened => break opened,
+            }
+        };
+        let connection = opened.map_err(|error| {
             // SQLite does not tell why it could not open one of its files; too many open ones are told by the next.
             match error.sqlite_error_code() {
                 Some(ErrorCode::CannotOpen) => File::open(&path)
@@ -236,10 +248,14 @@ pub fn from_nanos(nanos: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let kind = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            _ if is_busy(&error) => {
                 return Self::unavailable("the database is busy: another process holds it")
                     .with_source(error);
             }
@@ -284,6 +300,21 @@ mod tests {
         let error = Metadata::open(dir.path(), Durability::Full).expect_err("not a database");
         assert_eq!(error.kind(), ErrorKind::DataLoss);
         assert!(error.find_source::<io::Error>().is_some());
+    }
+
+    #[test]
+    fn many_make_one_database() {
+        for _ in 0..300 {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            thread::scope(|scope| {
+                let open =
+                    || Metadata::open(dir.path(), Durability::Full).expect("opens").migrate("test", &[]);
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                for one in all {
+                    one.join().expect("no panic").expect("migrates");
+                }
+            });
+        }
     }
 
     #[tokio::test]
