@@ -95,6 +95,7 @@ mod tests {
             (linux().with_os_features(["feat+v2"]), "linux/amd64", "linux(+feat%2Bv2)/amd64"),
             (linux().with_os_features(["100%gpu"]), "linux/amd64", "linux(+100%25gpu)/amd64"),
             (windows().with_os_version("10.0.17763"), "windows/amd64", "windows(10.0.17763)/amd64"),
+            (windows().with_os_version("%+()/"), "windows/amd64", "windows(%25%2B%28%29%2F)/amd64"),
             (windows().with_os_version("1(b)/c"), "windows/amd64", "windows(1%28b%29%2Fc)/amd64"),
             (
                 windows().with_os_version("10.0").with_os_features(["win32k"]).with_variant("v2"),

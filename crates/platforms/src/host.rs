@@ -4,16 +4,16 @@
 //! of the process. Operating system and architecture are those that the program was compiled for, deliberately, so that
 //! a program under emulation sees what it is and not what it runs on.
 //!
-//! | host | variant | version, features |
+//! | host | variant | version |
 //! |---|---|---|
 //! | Linux on ARM | `/proc/cpuinfo`, else uname(2) | none |
+//! | Windows | `v8` on 64-bit ARM, `v7` on 32-bit ARM | major.minor.build |
+//! | macOS | likewise | none |
 //! | another system on 64-bit ARM | `v8` | none |
-//! | Windows, macOS on 32-bit ARM | `v7` | none |
 //! | everything else | none | none |
 //!
-//! The version of Windows is not detected: it takes a call into the system that the standard library has no safe way to
-//! make. Without it, every version of an image for Windows matches; a program that knows the version says so, with
-//! `only(&default_spec().with_os_version("10.0.20348"))`.
+//! The version is asked for on Windows only, where it decides which images run, as containerd does (`platforms`,
+//! `defaults_windows.go`). Features are never detected: there is nothing to ask.
 
 use std::env::consts;
 use std::sync::OnceLock;
@@ -24,7 +24,8 @@ use crate::Platform;
 ///
 /// The processor's variant is named for ARM only, so a host is `linux/amd64` whatever its level, and
 /// `linux/arm64/v8` on 64-bit ARM. An unknown variant of ARM is left out, which stands for `v7` on `arm` and `v8` on
-/// `arm64`. Operating system version and features are never set, not even on Windows: whoever knows them adds them.
+/// `arm64`. The version of the operating system is named for Windows only, as in `10.0.20348`. Features are never named:
+/// whoever knows them adds them.
 ///
 /// ```
 /// use wharf_platforms::default_spec;
@@ -42,14 +43,36 @@ pub(crate) fn detected() -> &'static Platform {
     HOST.get_or_init(|| {
         let os = os_name(consts::OS);
         let architecture = architecture_name(consts::ARCH, cfg!(target_endian = "little"));
-        let variant = match (os, architecture) {
-            ("linux" | "android", "arm" | "arm64") => linux::arm_variant(architecture == "arm"),
-            (_, "arm64") => Some("v8"),
-            ("windows" | "darwin", "arm") => Some("v7"),
-            _ => None,
-        };
-        Platform { variant: variant.map(str::to_owned), ..Platform::new(os, architecture) }
+        let variant = variant(os, architecture, linux::arm_variant).map(str::to_owned);
+        Platform { variant, os_version: os_version(), ..Platform::new(os, architecture) }
     })
+}
+
+/// The variant of the processor; `linux_arm` is asked on Linux, with whether this program is one for 32-bit ARM.
+fn variant(
+    os: &str,
+    architecture: &str,
+    linux_arm: impl FnOnce(bool) -> Option<&'static str>,
+) -> Option<&'static str> {
+    match (os, architecture) {
+        ("linux" | "android", "arm" | "arm64") => linux_arm(architecture == "arm"),
+        (_, "arm64") => Some("v8"),
+        ("windows" | "darwin", "arm") => Some("v7"),
+        _ => None,
+    }
+}
+
+/// The version of Windows, as RtlGetVersion tells it whatever the program's manifest.
+#[cfg(windows)]
+fn os_version() -> Option<String> {
+    let version = windows_version::OsVersion::current();
+    Some(format!("{}.{}.{}", version.major, version.minor, version.build))
+}
+
+/// Elsewhere the version decides nothing.
+#[cfg(not(windows))]
+fn os_version() -> Option<String> {
+    None
 }
 
 /// Go's name for an operating system that Rust names otherwise.
@@ -156,12 +179,34 @@ mod tests {
     }
 
     #[test]
+    fn the_variant_is_that_of_arm() {
+        let linux = |is_32_bit| Some(if is_32_bit { "of 32-bit Linux" } else { "of 64-bit Linux" });
+        for (os, architecture, expected) in [
+            ("linux", "arm64", Some("of 64-bit Linux")),
+            ("linux", "arm", Some("of 32-bit Linux")),
+            ("android", "arm64", Some("of 64-bit Linux")),
+            ("linux", "amd64", None),
+            ("darwin", "arm64", Some("v8")),
+            ("darwin", "amd64", None),
+            ("windows", "arm64", Some("v8")),
+            ("windows", "arm", Some("v7")),
+            ("windows", "amd64", None),
+            ("freebsd", "arm64", Some("v8")),
+            ("freebsd", "arm", None),
+        ] {
+            assert_eq!(variant(os, architecture, linux), expected, "{os}/{architecture}");
+        }
+        assert_eq!(variant("linux", "arm64", |_| None), None, "an answer that is not known");
+    }
+
+    #[test]
     fn the_host_is_detected_once_and_makes_sense() {
         let host = default_spec();
         assert_eq!(host, *detected());
         assert!(std::ptr::eq(detected(), detected()));
         assert_eq!(normalize(&host).os, host.os);
         assert_eq!(normalize(&host).architecture, host.architecture);
+        assert_eq!(host.os_version.is_some(), cfg!(windows));
     }
 
     #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@
 //! deliberately not a filter: a platform with other words parses, matches and formats like any other, it only has to
 //! be written in two parts.
 
-const OPERATING_SYSTEMS: &[&str] = &[
+pub(crate) const OPERATING_SYSTEMS: &[&str] = &[
     "aix",
     "android",
     "darwin",
@@ -24,7 +24,7 @@ const OPERATING_SYSTEMS: &[&str] = &[
     "zos",
 ];
 
-const ARCHITECTURES: &[&str] = &[
+pub(crate) const ARCHITECTURES: &[&str] = &[
     "386",
     "amd64",
     "amd64p32",

@@ -58,6 +58,7 @@ fn architecture(name: &str) -> Arch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::known::{ARCHITECTURES, OPERATING_SYSTEMS};
 
     #[test]
     fn there_and_back() {
@@ -72,6 +73,24 @@ mod tests {
                 .with_os_features(["win32k", "other"]),
         ] {
             assert_eq!(Platform::from(OciPlatform::from(&platform)), platform);
+        }
+    }
+
+    #[test]
+    fn every_known_word_is_kept() {
+        for os in OPERATING_SYSTEMS {
+            let converted = OciPlatform::from(Platform::new(*os, "amd64"));
+            assert!(!matches!(converted.os(), Os::Other(_)), "{os} is one of oci-spec's");
+            assert_eq!(Platform::from(converted).os, *os);
+        }
+        for architecture in ARCHITECTURES {
+            let converted = OciPlatform::from(Platform::new("linux", *architecture));
+            assert!(
+                !matches!(converted.architecture(), Arch::Other(_)),
+                "{architecture} is one of oci-spec's"
+            );
+            assert_eq!(OciPlatform::from(Platform::from(&converted)), converted);
+            assert_eq!(Platform::from(converted).architecture, *architecture);
         }
     }
 

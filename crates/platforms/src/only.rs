@@ -48,6 +48,26 @@ impl Only {
         self.platform.platform()
     }
 
+    /// The platforms that match, the preferred first, each with the version and the features that are asked for.
+    ///
+    /// An image with fewer features matches as well, and one for Windows with other versions; these are not listed. It
+    /// is computed on demand: variants with absurd numbers have absurdly many before them.
+    ///
+    /// ```
+    /// use wharf_platforms::{Platform, only};
+    ///
+    /// let matcher = only(&Platform::new("linux", "amd64").with_variant("v3"));
+    /// let accepted: Vec<_> = matcher.platforms().map(|platform| platform.to_string()).collect();
+    /// assert_eq!(accepted, ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"]);
+    /// ```
+    pub fn platforms(&self) -> impl Iterator<Item = Platform> {
+        preference::order(self.platform()).map(|(architecture, variant)| Platform {
+            architecture,
+            variant,
+            ..self.platform().clone()
+        })
+    }
+
     fn fit(&self, image: &Platform) -> Fit {
         self.platform.fit_ranked(image, |image| preference::rank(self.platform(), image))
     }
@@ -122,6 +142,21 @@ mod tests {
         assert!(matcher.matches(&p("windows(10.0.17763+a)/386")));
         assert!(!matcher.matches(&p("windows(10.0.17762)/386")));
         assert!(!matcher.matches(&p("windows(+b)/386")));
+    }
+
+    #[test]
+    fn lists_what_it_matches_best_first() {
+        for (wanted, expected) in [
+            ("linux/arm/v6", &["linux/arm/v6", "linux/arm/v5"][..]),
+            ("windows(10.0.26100+a)/amd64", &["windows(10.0.26100+a)/amd64", "windows(10.0.26100+a)/386"]),
+            ("linux/s390x", &["linux/s390x"]),
+        ] {
+            let matcher = Only::for_host(&p(wanted), &host());
+            let listed: Vec<_> = matcher.platforms().collect();
+            assert_eq!(listed.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+            assert!(listed.iter().all(|platform| matcher.matches(platform)));
+            assert!(listed.is_sorted_by(|a, b| matcher.compare(a, b).is_lt()));
+        }
     }
 
     #[test]

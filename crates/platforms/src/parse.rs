@@ -168,6 +168,7 @@ fn is_word(part: &str) -> bool {
 mod tests {
     use super::*;
     use crate::format_all;
+    use crate::known::{ARCHITECTURES, OPERATING_SYSTEMS};
 
     fn p(os: &str, architecture: &str) -> Platform {
         Platform::new(os, architecture)
@@ -234,6 +235,17 @@ mod tests {
             ("s390x", &arm64, p("darwin", "s390x")),
         ] {
             assert_eq!(parse_for_host(specifier, host).unwrap(), expected, "{specifier} on {host}");
+        }
+    }
+
+    #[test]
+    fn every_known_word_stands_alone() {
+        let host = p("hostos", "hostarch");
+        for os in OPERATING_SYSTEMS {
+            assert_eq!(parse_for_host(os, &host).unwrap(), p(os, "hostarch"));
+        }
+        for architecture in ARCHITECTURES {
+            assert_eq!(parse_for_host(architecture, &host).unwrap(), p("hostos", architecture));
         }
     }
 

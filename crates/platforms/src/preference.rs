@@ -13,6 +13,8 @@
 //! other        itself
 //! ```
 
+use std::ops::Range;
+
 use crate::Platform;
 
 /// Armv9.x includes Armv8.(x+5) (Arm Architecture Reference Manual, A2.1).
@@ -45,6 +47,64 @@ pub(crate) fn rank(host: &Platform, image: &Platform) -> Option<u64> {
         }
         (a, b) => (a == b && variants.0 == variants.1).then_some(0),
     }
+}
+
+/// What runs on `host`, which is normalised, by architecture and variant: the one at `rank` 0 first, then 1, and so on.
+///
+/// Computed on demand: an absurd variant has an absurd number of them.
+pub(crate) fn order(host: &Platform) -> impl Iterator<Item = (String, Option<String>)> {
+    let variant = host.variant.as_deref();
+    let itself = (host.architecture.clone(), host.variant.clone());
+    let mut below: Vec<Below> = Vec::new();
+    let mut also = None;
+    match host.architecture.as_str() {
+        "amd64" => {
+            let level = |level| ("amd64", (level > 1).then(|| format!("v{level}")));
+            below.push((1..amd64_level(variant).unwrap_or(1), level));
+            below.push((0..1, |_| ("386", None)));
+        }
+        "arm" => below.push((arm_below(variant), arm)),
+        "arm64" => match variant.map_or(Some((8, 0)), arm64_version) {
+            Some((9, extension)) => {
+                below.push((0..extension, |extension| ("arm64", Some(versioned(9, extension)))));
+                below.push((0..newest_v8_of_v9(extension) + 1, v8));
+                below.push((OLDEST_ARM..9, arm));
+            }
+            Some((_, extension)) => {
+                below.push((0..extension, v8));
+                below.push((OLDEST_ARM..9, arm));
+            }
+            // A variant from the future: as for 32-bit ARM of the same name.
+            None => {
+                also = Some(("arm".to_owned(), host.variant.clone()));
+                below.push((arm_below(variant), arm));
+            }
+        },
+        _ => {}
+    }
+    let below = below.into_iter().flat_map(|(numbers, name)| numbers.rev().map(name));
+    let below = below.map(|(architecture, variant)| (architecture.to_owned(), variant));
+    std::iter::once(itself).chain(also).chain(below)
+}
+
+/// Variants by their numbers, of which the highest is preferred, and what each number is called.
+type Below = (Range<u64>, fn(u64) -> (&'static str, Option<String>));
+
+/// The numbers of the variants of 32-bit ARM that one of them runs beside itself.
+fn arm_below(variant: Option<&str>) -> Range<u64> {
+    OLDEST_ARM..variant.and_then(|variant| number(variant.strip_prefix('v')?)).unwrap_or_default()
+}
+
+fn arm(number: u64) -> (&'static str, Option<String>) {
+    ("arm", Some(format!("v{number}")))
+}
+
+fn v8(extension: u64) -> (&'static str, Option<String>) {
+    ("arm64", (extension > 0).then(|| versioned(8, extension)))
+}
+
+fn versioned(major: u64, extension: u64) -> String {
+    if extension == 0 { format!("v{major}") } else { format!("v{major}.{extension}") }
 }
 
 fn rank_amd64(host: Option<&str>, image: Option<&str>) -> Option<u64> {
@@ -177,6 +237,12 @@ mod tests {
             for (place, image) in expected.iter().enumerate() {
                 assert_eq!(rank(&p(host), &p(image)), Some(place as u64), "{image} on {host}");
             }
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|image| p(image))
+                .map(|image| (image.architecture, image.variant))
+                .collect();
+            assert_eq!(order(&p(host)).collect::<Vec<_>>(), expected, "on {host}");
         }
     }
 
@@ -210,6 +276,10 @@ mod tests {
             for architecture in ["amd64", "arm", "arm64"] {
                 let host = p(&format!("{architecture}/{variant}"));
                 assert_eq!(rank(&host, &host), Some(0));
+                for (place, (architecture, variant)) in order(&host).take(3).enumerate() {
+                    let image = Platform { architecture, variant, ..host.clone() };
+                    assert_eq!(rank(&host, &image), Some(place as u64), "{image} on {host}");
+                }
                 for image in ["386", "amd64", "arm/v5", "arm64", "arm64/v8.3", "arm64/v9"] {
                     let _ = rank(&host, &p(image));
                     let _ = rank(&p(image), &host);

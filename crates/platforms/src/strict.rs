@@ -187,6 +187,14 @@ mod tests {
     }
 
     #[test]
+    fn win32k_makes_no_image_better() {
+        let matcher = Strict::for_host(&p("windows(10.0.20348+win32k)/amd64"), &host());
+        let (with, without) = (p("windows(10.0.20348+win32k)/amd64"), p("windows(10.0.20348)/amd64"));
+        assert!(matcher.matches(&with) && matcher.matches(&without));
+        assert_eq!(matcher.compare(&with, &without), Ordering::Equal);
+    }
+
+    #[test]
     fn newer_windows_comes_first_where_the_version_of_the_host_is_known() {
         let images = [
             "windows/amd64",

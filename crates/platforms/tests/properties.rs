@@ -4,6 +4,7 @@
 //! here depends on it.
 
 use std::cmp::Ordering;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use wharf_platforms::{
@@ -83,17 +84,18 @@ fn hostile() -> impl Strategy<Value = Platform> {
         })
 }
 
+/// A total preorder that puts what matches first.
 fn check_order(matcher: &dyn Matcher, platforms: &[Platform; 3]) -> Result<(), TestCaseError> {
-    let [a, b, c] = platforms;
-    for (x, y) in [(a, b), (b, c), (a, c)] {
-        prop_assert_eq!(matcher.compare(x, y), matcher.compare(y, x).reverse());
-        if matcher.matches(x) && !matcher.matches(y) {
-            prop_assert_eq!(matcher.compare(x, y), Ordering::Less);
+    for (a, b, c) in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)] {
+        let (a, b, c) = (&platforms[a], &platforms[b], &platforms[c]);
+        prop_assert_eq!(matcher.compare(a, a), Ordering::Equal);
+        prop_assert_eq!(matcher.compare(a, b), matcher.compare(b, a).reverse());
+        if matcher.matches(a) && !matcher.matches(b) {
+            prop_assert_eq!(matcher.compare(a, b), Ordering::Less);
         }
-    }
-    prop_assert_eq!(matcher.compare(a, a), Ordering::Equal);
-    if matcher.compare(a, b).is_le() && matcher.compare(b, c).is_le() {
-        prop_assert!(matcher.compare(a, c).is_le());
+        if matcher.compare(a, b).is_le() && matcher.compare(b, c).is_le() {
+            prop_assert!(matcher.compare(a, c).is_le());
+        }
     }
     Ok(())
 }
@@ -167,6 +169,26 @@ proptest! {
     }
 
     #[test]
+    fn what_only_lists_is_what_it_matches_best_first(
+        wanted in prop_oneof![platform(), hostile()],
+        image in platform(),
+    ) {
+        let matcher = only(&wanted);
+        let listed: Vec<Platform> = matcher.platforms().take(200).collect();
+        prop_assert_eq!(listed.first(), Some(matcher.platform()));
+        for pair in listed.windows(2) {
+            prop_assert_eq!(matcher.compare(&pair[0], &pair[1]), Ordering::Less);
+        }
+        prop_assert!(listed.iter().all(|platform| matcher.matches(platform)));
+        let image = normalize(&image);
+        let is_listed = listed.iter().any(|listed| (&listed.os, &listed.architecture, &listed.variant)
+            == (&image.os, &image.architecture, &image.variant));
+        if matcher.matches(&image) {
+            prop_assert!(is_listed || listed.len() == 200);
+        }
+    }
+
+    #[test]
     fn matchers_sort(
         wanted in prop::collection::vec(platform(), 1..4),
         images in prop::array::uniform3(prop_oneof![4 => platform(), 1 => hostile()]),
@@ -200,6 +222,45 @@ fn huge_inputs_are_refused_or_read_and_described_in_few_words() {
                 Err(error) => assert!(error.to_string().len() < 4096, "{error}"),
             }
         }
+    }
+}
+
+/// The time that a reading of 64 KiB may take where the machine is busy; it takes a thousandth of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn huge_inputs_take_no_longer_than_their_size_warrants() {
+    const SIZE: usize = 64 * 1024;
+    let word = "a".repeat(SIZE);
+    let many =
+        Platform::new("linux", "amd64").with_os_features((0..SIZE / 8).rev().map(|n| format!("f{n:07}")));
+    let specifiers = [
+        format_all(&many),
+        format!("windows({})/amd64", "1.".repeat(SIZE / 2)),
+        format!("windows({}0)/arm64/v9.{}", "9".repeat(SIZE), "9".repeat(SIZE)),
+        format!("linux({})/amd64/v{}", "%41".repeat(SIZE / 3), "9".repeat(SIZE)),
+        format!("linux({})/amd64", "+a".repeat(SIZE / 2)),
+        format!("{word}/{word}/{word}"),
+    ];
+    for specifier in &specifiers {
+        let begun = Instant::now();
+        let platform = parse(specifier).expect("because it fits the grammar");
+        assert_eq!(
+            normalize(&parse(&format_all(&platform)).expect("because it was formatted")),
+            normalize(&platform)
+        );
+        let matchers: [&dyn Matcher; 4] = [
+            &only(&platform),
+            &only_strict(&platform),
+            &ordered([&platform, &many]),
+            &any([&many, &platform]),
+        ];
+        for matcher in matchers {
+            assert!(matcher.matches(&platform));
+            assert_eq!(matcher.compare(&platform, &many), matcher.compare(&many, &platform).reverse());
+        }
+        assert!(only(&platform).platforms().take(3).count() >= 1);
+        assert!(begun.elapsed() < PATIENCE, "{:?} for {} bytes", begun.elapsed(), specifier.len());
     }
 }
 
