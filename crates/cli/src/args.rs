@@ -155,6 +155,8 @@ pub(crate) enum Command {
     Lease(command::lease::Lease),
     /// Hash everything again, say what is wrong with which image, and repair it
     Verify(command::verify::Verify),
+    /// Explain platforms, and in which order those of an image would be chosen
+    Platform(command::platform::Platform),
     /// List everything that is registered: built in or by plugins
     Plugins(command::plugins::Plugins),
     /// Print the version

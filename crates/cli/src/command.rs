@@ -6,6 +6,7 @@ pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lease;
+pub(crate) mod platform;
 pub(crate) mod plugins;
 pub(crate) mod pull;
 pub(crate) mod raw;
@@ -42,6 +43,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Gc(command) => command.run(context).await,
         Command::Lease(command) => command.run(context).await,
         Command::Verify(command) => command.run(context).await,
+        Command::Platform(command) => command.run(context).await,
         Command::Plugins(command) => command.run(context),
         Command::Version(command) => command.run(context),
     }

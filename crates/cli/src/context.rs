@@ -180,6 +180,13 @@ pub(crate) struct LookArgs {
     /// The image
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Where to look for an image.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
     /// Look in the store only
     #[arg(long, conflicts_with = "remote")]
     local: bool,
@@ -190,19 +197,31 @@ pub(crate) struct LookArgs {
     registry: RegistryArgs,
 }
 
+impl PlaceArgs {
+    /// Whether the user said where to look.
+    pub(crate) fn is_given(&self) -> bool {
+        self.local || self.remote
+    }
+}
+
 impl Context {
     /// Finds an image in the store, else at the remote place that its name means.
     pub(crate) async fn view(&self, look: &LookArgs) -> Result<View> {
-        let typed = look.reference.as_str();
-        if !look.remote {
+        self.view_at(&look.reference, &look.place).await
+    }
+
+    /// [`Context::view`] of a name that is given elsewhere.
+    pub(crate) async fn view_at(&self, typed: &str, place: &PlaceArgs) -> Result<View> {
+        if !place.remote {
             match self.local_view(typed).await {
                 Err(error)
-                    if error.kind() == ErrorKind::NotFound && !look.local && !typed.starts_with("store:") => {
-                }
+                    if error.kind() == ErrorKind::NotFound
+                        && !place.local
+                        && !typed.starts_with("store:") => {}
                 found => return found,
             }
         }
-        let (resolver, rest) = self.resolver(typed, &look.registry)?;
+        let (resolver, rest) = self.resolver(typed, &place.registry)?;
         let Resolved { name, descriptor, .. } = resolver.resolve(&rest).await?;
         let fetcher = resolver.fetcher(&name).await?;
         let provider =
