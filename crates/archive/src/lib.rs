@@ -5,6 +5,7 @@ pub mod export;
 pub mod format;
 pub mod options;
 
+mod compression;
 mod copy;
 mod destination;
 mod docker;

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod handler;
 pub mod image;
 pub mod labels;
+pub mod layer;
 pub mod media_types;
 pub mod platforms;
 pub mod progress;

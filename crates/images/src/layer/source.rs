@@ -1,0 +1,51 @@
+//! A blob as a synchronous stream.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    sync::Arc,
+};
+
+use bytes::{Buf, Bytes};
+use tokio::runtime::Handle;
+use wharf_content::{BlobReader, Error, reading::CHUNK_LEN};
+
+/// Reads a blob of a store from its start, on a blocking thread. Nothing is verified.
+pub struct BlobStream {
+    reader: Arc<dyn BlobReader>,
+    runtime: Handle,
+    offset: u64,
+    chunk: Bytes,
+}
+
+impl BlobStream {
+    /// Reads by way of `runtime`. Reading panics on one of its asynchronous threads.
+    pub fn new(reader: Arc<dyn BlobReader>, runtime: Handle) -> Self {
+        Self { reader, runtime, offset: 0, chunk: Bytes::new() }
+    }
+}
+
+impl Read for BlobStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() && self.offset < self.reader.size() {
+            let read = self.runtime.block_on(self.reader.read_at(self.offset, CHUNK_LEN));
+            self.chunk = read.map_err(io::Error::other)?;
+            if self.chunk.is_empty() {
+                let (at, size) = (self.offset, self.reader.size());
+                return Err(io::Error::other(Error::data_loss(format!(
+                    "a blob ended at byte {at} and not at {size}: it was cut short"
+                ))));
+            }
+            self.offset += self.chunk.len() as u64;
+        }
+        let count = buffer.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobStream").field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
