@@ -4,6 +4,7 @@
 pub mod children;
 pub mod collect;
 pub mod decode;
+pub mod filters;
 pub mod handler;
 pub mod image;
 pub mod labels;
@@ -13,6 +14,7 @@ pub mod platforms;
 pub mod progress;
 pub mod record;
 pub mod reference;
+pub mod referrers;
 pub mod sniff;
 pub mod stage;
 pub mod transport;

@@ -265,6 +265,8 @@ mod tests {
         let graph = Arc::new(Graph { edges, visited: Mutex::default() });
         walk(&graph, &[node("0")], Limits::default()).await.expect("walks");
         assert_eq!(graph.visited().len(), 41);
+        dispatch(graph.clone(), vec![node("0")], None, Limits::default()).await.expect("dispatches");
+        assert_eq!(graph.visited().len(), 41);
     }
 
     #[tokio::test]
@@ -343,5 +345,84 @@ mod tests {
         let error = dispatch(Arc::new(handler), vec![node("r")], None, Limits::default()).await;
         assert_eq!(error.expect_err("fails").to_string(), "this one");
         assert_eq!(ended.load(Ordering::SeqCst), 4);
+    }
+
+    /// Counts the calls that are under way.
+    #[derive(Debug)]
+    struct UnderWay(Arc<AtomicUsize>);
+
+    impl UnderWay {
+        fn begin(count: &Arc<AtomicUsize>) -> Self {
+            count.fetch_add(1, Ordering::SeqCst);
+            Self(Arc::clone(count))
+        }
+    }
+
+    impl Drop for UnderWay {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives the children `waits` and `panics`, and does at each what its name says.
+    fn eventful(count: &Arc<AtomicUsize>) -> Arc<dyn Handler> {
+        let count = Arc::clone(count);
+        Arc::new(handler_fn(move |descriptor: Descriptor| {
+            let call = UnderWay::begin(&count);
+            async move {
+                let _call = call;
+                if descriptor == node("r") {
+                    return Ok(Flow::Children(vec![node("waits"), node("panics")]));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                assert!(descriptor != node("panics"), "as its name says");
+                std::future::pending().await
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_cancels_the_rest() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let error = dispatch(eventful(&count), vec![node("r")], None, Limits::default()).await;
+        assert_eq!(error.expect_err("it panicked").kind(), ErrorKind::Internal);
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dispatch_that_is_dropped_leaves_nothing_under_way() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let roots = vec![node("waits"), node("waits too")];
+        let dispatched = dispatch(eventful(&count), roots, None, Limits::default());
+        assert!(tokio::time::timeout(Duration::from_millis(20), dispatched).await.is_err());
+        let ended = async {
+            while count.load(Ordering::SeqCst) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("all calls end");
+    }
+
+    #[tokio::test]
+    async fn a_limiter_that_is_closed_is_an_error() {
+        let limiter = Arc::new(Semaphore::new(1));
+        limiter.close();
+        let graph = Graph::new(&[]);
+        let error = dispatch(graph.clone(), vec![node("r")], Some(limiter), Limits::default()).await;
+        assert_eq!(error.expect_err("closed").kind(), ErrorKind::Internal);
+        assert_eq!(graph.visited(), []);
+    }
+
+    /// For what the handlers give of a root and its child: whether that is an empty walk.
+    #[tokio::test]
+    async fn any_child_makes_a_walk_not_empty() {
+        for (root, is_empty) in [("r", false), ("skip", true), ("leaf", true), ("to itself", false)] {
+            let graph = Graph::new(&[("r", &["leaf"]), ("to itself", &["to itself"])]);
+            let walked = walk_not_empty(&graph, &[node(root)], Limits::default()).await;
+            assert_eq!(walked.is_err(), is_empty, "{root}");
+            if let Err(error) = walked {
+                assert!(error.to_string().starts_with("empty walk"), "{error}");
+            }
+        }
     }
 }
