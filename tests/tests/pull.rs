@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use serde_json::{Value, json};
+// The layer decoders, by which the validator tells diff ids.
+use wharf_archive as _;
 use wharf_content::{
-    Catalogue, Descriptor, Error, ErrorKind, LocalStore, Manager, Provider, Result, Store, filter::FilterSet,
-    plugin::Registration, read_blob,
+    Catalogue, Descriptor, Digest, Error, ErrorKind, LocalStore, Manager, Provider, Result, Store,
+    filter::FilterSet, plugin::Registration, read_blob,
 };
 use wharf_images::{
     Child, Decoded, Image, Kind, ManifestDecoder, Role, Selection,
@@ -15,11 +18,20 @@ use wharf_images::{
     image::{self, check},
     image_store, media_types as types,
     progress::{Event, Sink},
+    validate::{Manifests, ValidateOptions, Validation, validate},
 };
 use wharf_remotes::{PullOptions, pull, registry::RegistrySettings};
 use wharf_tests::{Client, ImageFixture, Layer, TestRegistry, image::put};
 
-fn view(client: &Client) -> serde_json::Value {
+/// What the validator says of an image that was pulled.
+async fn validation(client: &Client, target: &Descriptor, manifests: Manifests) -> Validation {
+    let options = ValidateOptions::new().with_manifests(manifests);
+    let report = validate(client.store.clone(), target, &options).await.expect("validates");
+    assert!(report.is_complete(), "{report:?}");
+    report
+}
+
+fn view(client: &Client) -> Value {
     let bytes = std::fs::read(client.store.root().join("index.json")).expect("reads");
     serde_json::from_slice(&bytes).expect("JSON")
 }
@@ -79,8 +91,107 @@ async fn platforms_are_chosen_and_everything_of_them_is_there() {
             let wanted = Selection::best(&present);
             let found = check(client.store.clone(), &pulled.target, &wanted, Catalogue::linked()).await;
             assert!(found.expect("checks").is_complete());
+            let report = validation(&client, &pulled.target, Manifests::Present).await;
+            let report = report.into_result().expect("valid");
+            assert_eq!((report.absent.len(), report.layers), (6 - expected.len(), 2 * expected.len() as u64));
+            let all = validation(&client, &pulled.target, Manifests::All).await;
+            assert_eq!(
+                all.findings.len(),
+                6 - expected.len(),
+                "what was not pulled is missing from the whole"
+            );
         }
     }
+}
+
+async fn read_json(store: &dyn Store, descriptor: &Descriptor) -> Value {
+    let bytes = read_blob(store, descriptor, 1 << 20).await.expect("reads");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// Writes an image whose config and manifest are changed, and gives an index that lists it for linux/amd64.
+async fn put_tampered(store: &dyn Store, change: fn(&mut Value, &mut Value)) -> Descriptor {
+    let layers = vec![Layer::noise("data", 10_000, 1), Layer::of("hello", "world")];
+    let good = ImageFixture::new().with("linux/amd64", layers).write(store).await.expect("writes");
+    let mut manifest = read_json(store, &good).await;
+    let config: Descriptor = serde_json::from_value(manifest["config"].clone()).expect("a descriptor");
+    let mut config = read_json(store, &config).await;
+    change(&mut manifest, &mut config);
+    let config = put(store, types::OCI_CONFIG, config.to_string().into_bytes()).await.expect("puts");
+    manifest["config"] = json!(config);
+    let manifest = put(store, types::OCI_MANIFEST, manifest.to_string().into_bytes()).await.expect("puts");
+    let platform = wharf_platforms::parse("linux/amd64").expect("a platform");
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest.with_platform(platform)] });
+    put(store, types::OCI_INDEX, index.to_string().into_bytes()).await.expect("puts")
+}
+
+fn last(array: &mut Value) -> &mut Value {
+    array.as_array_mut().and_then(|array| array.last_mut()).expect("not empty")
+}
+
+#[tokio::test]
+async fn what_a_pull_cannot_see_the_validator_does() {
+    type Change = fn(&mut Value, &mut Value);
+    let cases: [(&str, Change, &[&str]); 6] = [
+        ("nothing", |_, _| {}, &[]),
+        (
+            "a wrong diff id",
+            |_, config| *last(&mut config["rootfs"]["diff_ids"]) = json!(Digest::sha256(b"another")),
+            &["diff-id"],
+        ),
+        (
+            "the digest of the stored layer as its diff id",
+            |manifest, config| {
+                *last(&mut config["rootfs"]["diff_ids"]) = last(&mut manifest["layers"])["digest"].clone();
+            },
+            &["diff-id"],
+        ),
+        (
+            "one diff id too few",
+            |_, config| drop(config["rootfs"]["diff_ids"].as_array_mut().expect("an array").pop()),
+            &["layer-count"],
+        ),
+        ("another platform", |_, config| config["architecture"] = json!("arm64"), &["platform"]),
+        (
+            "a layer of another compression than its type says",
+            |manifest, _| last(&mut manifest["layers"])["mediaType"] = json!(types::OCI_LAYER_ZSTD),
+            &["layer"],
+        ),
+    ];
+    let registry = TestRegistry::start().await;
+    for (what, change, expected) in cases {
+        let target = put_tampered(registry.store(), change).await;
+        let name = registry.reference("tampered:1");
+        registry.record(Image::new(&*name, target)).await.expect("records");
+        let client = Client::new().await;
+        let options = PullOptions::new().with_selection(Selection::all());
+        let pulled = client.pull(&name, options).await.expect("every byte is that of its digest");
+        let report = validation(&client, &pulled.target, Manifests::All).await;
+        let flaws: Vec<_> = report.findings.iter().map(|finding| finding.flaw.as_str()).collect();
+        assert_eq!(flaws, expected, "{what}: {:?}", report.findings);
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_lost_or_a_manifest_miscounts_the_validator_tells() {
+    let client = Client::new().await;
+    let store = client.store.as_ref();
+    let off_by_one = put_tampered(store, |manifest, _| {
+        let layer = last(&mut manifest["layers"]);
+        layer["size"] = json!(layer["size"].as_u64().expect("a size") + 1);
+    });
+    let report = validation(&client, &off_by_one.await, Manifests::All).await;
+    assert_eq!(report.findings.len(), 1);
+    assert_eq!(report.findings[0].flaw.as_str(), "size");
+
+    let good = put_tampered(store, |_, _| {}).await;
+    assert!(validation(&client, &good, Manifests::All).await.is_clean());
+    let layer = report.findings[0].descriptor.digest.clone();
+    store.delete(&layer).await.expect("deletes");
+    let report = validation(&client, &good, Manifests::All).await;
+    let found: Vec<_> =
+        report.findings.iter().map(|finding| (&finding.descriptor.digest, finding.flaw.as_str())).collect();
+    assert_eq!(found, [(&layer, "missing")]);
 }
 
 #[tokio::test]

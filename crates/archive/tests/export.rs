@@ -169,6 +169,8 @@ async fn platforms_are_chosen_and_the_index_stays_as_it_is() {
         let mut wanted = vec![image.target.clone()];
         wanted.extend(expected.into_iter().flat_map(everything));
         assert_eq!(blobs(&archive), paths(&wanted));
+        let found = flaws(&unpacked(&archive).await, &image.target).await;
+        assert!(found.is_empty(), "{found:?}");
         assert_eq!(
             by_name(&archive)[&path(&image.target.digest)],
             fixture.content(&image.target.digest).await
@@ -492,4 +494,29 @@ async fn a_cancelled_export_leaves_no_file() {
     assert!(names.len() == 1 && names[0] != "out.tar", "it was under way: {names:?}");
     drop(exporting);
     assert_eq!(names_in(dir.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_exported_is_valid_and_a_tampered_twin_is_not() {
+    let fixture = Fixture::memory();
+    let good = fixture.image(&host(), "a").await;
+    let other = fixture.blob(types::OCI_LAYER, "another layer").await;
+    // The layers of one image and the config of another.
+    let swapped = fixture.manifest(&good.config, std::slice::from_ref(&other)).await;
+    let doubled = fixture.manifest(&good.config, &[good.layers[0].clone(), other]).await;
+    let elsewhere = good.manifest.clone().with_platform(Platform::new("plan9", "mips"));
+    let elsewhere = fixture.index(&[elsewhere]).await;
+    for (target, expected) in [
+        (good.named("").target, &[][..]),
+        (swapped, &["diff-id"]),
+        (doubled, &["layer-count"]),
+        (elsewhere, &["platform"]),
+    ] {
+        let image = Image::new(NAME, target);
+        let archive = export_bytes(&fixture, std::slice::from_ref(&image), &all()).await.expect("exports");
+        let unpacked = unpacked(&archive).await;
+        assert_eq!(flaws(&unpacked, &image.target).await, expected);
+        unpacked.store.delete(&good.config.digest).await.expect("deletes");
+        assert_eq!(flaws(&unpacked, &image.target).await, ["missing"]);
+    }
 }

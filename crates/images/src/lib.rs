@@ -4,6 +4,7 @@
 pub mod children;
 pub mod collect;
 pub mod decode;
+pub mod diff_id;
 pub mod filters;
 pub mod handler;
 pub mod image;
@@ -18,6 +19,8 @@ pub mod referrers;
 pub mod sniff;
 pub mod stage;
 pub mod transport;
+pub mod usage;
+pub mod validate;
 pub mod verify;
 pub mod walk;
 
