@@ -50,6 +50,13 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
+impl Outcome {
+    /// What came out of the check of a promise, for suites of other things than stores.
+    pub fn new(name: &'static str, promise: &'static str, failure: Option<String>) -> Self {
+        Self { name, promise, failure }
+    }
+}
+
 /// The outcomes of all promises, in the order in which they were checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -81,6 +88,12 @@ impl Report {
             return Ok(());
         }
         Err(Error::failed_precondition(format!("the store does not keep its promises\n{self}")))
+    }
+}
+
+impl FromIterator<Outcome> for Report {
+    fn from_iter<T: IntoIterator<Item = Outcome>>(outcomes: T) -> Self {
+        Self { outcomes: outcomes.into_iter().collect() }
     }
 }
 

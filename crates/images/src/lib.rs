@@ -3,6 +3,8 @@
 
 pub mod children;
 pub mod collect;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod decode;
 pub mod diff_id;
 pub mod filters;

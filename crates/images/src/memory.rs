@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use wharf_content::{Descriptor, Result, filter::FilterSet};
 
-use crate::record::{Image, ImageStore, absent, present, refuse_unexpected};
+use crate::record::{Image, ImageStore, absent, present, refuse_nameless, refuse_unexpected};
 
 /// Records that end with the process.
 #[derive(Debug, Default)]
@@ -51,6 +51,7 @@ impl ImageStore for MemoryImages {
     }
 
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        refuse_nameless(&image.name)?;
         let mut images = self.lock();
         let current = images.get_mut(&image.name).ok_or_else(|| absent(&image.name))?;
         let mut changed = current.clone();

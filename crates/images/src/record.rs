@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use wharf_content::{
     Descriptor, Error, Labels, Result, Store,
     filter::{Fields, FilterSet},
+    gc::{CollectOptions, Collected},
     labels,
 };
 
-use crate::{memory::MemoryImages, sqlite::SqliteImages};
+use crate::{collect::collect, memory::MemoryImages, sqlite::SqliteImages};
 
 /// A named image of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,30 +49,42 @@ impl Image {
 
     /// Checks what a store demands of a record (containerd: `core/metadata/images.go`).
     ///
+    /// That the target's digest is one is the promise of its type.
+    ///
     /// # Errors
-    /// `InvalidArgument` for an empty name or media type, a size of zero, or a label that is too long.
+    /// `InvalidArgument` for an empty name or media type, a size of zero or of more than `i64::MAX`, or a label without a key or that is
+    /// too long.
     pub fn validate(&self) -> Result<()> {
         let refuse = |what: &str| Err(Error::invalid_argument(format!("image {:?} has {what}", self.name)));
-        if self.name.is_empty() {
-            return Err(Error::invalid_argument("an image needs a name"));
-        }
+        refuse_nameless(&self.name)?;
         if self.target.media_type.is_empty() {
             return refuse("a target without a media type");
         }
         if self.target.size == 0 {
             return refuse("a target of no bytes");
         }
+        if i64::try_from(self.target.size).is_err() {
+            // No document could name it: sizes are signed in the formats, and such a record could not be read again.
+            return refuse("a target of more bytes than a descriptor can tell");
+        }
         labels::validate(&self.labels)
     }
 
     /// Takes over from `wanted` what the field paths name; none at all replaces everything but the name and the time of creation.
     pub(crate) fn apply(&mut self, wanted: &Self, fieldpaths: &[&str]) -> Result<()> {
+        let unknown = |path: &str| {
+            Err(Error::invalid_argument(format!(
+                "cannot update field {path:?} of an image: known are target, labels, labels.<key>, annotations and annotations.<key>"
+            )))
+        };
         if fieldpaths.is_empty() {
             self.labels.clone_from(&wanted.labels);
             self.target.clone_from(&wanted.target);
         }
         for path in fieldpaths {
-            if *path == "target" {
+            if matches!(*path, "labels." | "annotations.") {
+                return unknown(path);
+            } else if *path == "target" {
                 self.target.clone_from(&wanted.target);
             } else if *path == "annotations" {
                 self.target.annotations.clone_from(&wanted.target.annotations);
@@ -83,10 +96,7 @@ impl Image {
             } else if *path == "labels" || path.starts_with("labels.") {
                 labels::apply(&mut self.labels, &wanted.labels, &[*path])?;
             } else {
-                return Err(Error::invalid_argument(format!(
-                    "cannot update field {path:?} of an image: known are target, labels, labels.<key>, annotations and \
-                     annotations.<key>"
-                )));
+                return unknown(path);
             }
         }
         self.validate()
@@ -110,6 +120,11 @@ impl Fields for Image {
 }
 
 /// Keeps image records.
+///
+/// `wharf_images::conformance`, a feature, checks these promises on any store.
+///
+/// # Cancellation
+/// A change whose future is dropped happens whole or not at all, perhaps a little later.
 #[async_trait]
 pub trait ImageStore: Debug + Send + Sync + 'static {
     /// Finds a record by its exact name.
@@ -129,16 +144,17 @@ pub trait ImageStore: Debug + Send + Sync + 'static {
     async fn create(&self, image: Image) -> Result<Image>;
 
     /// Changes a record: what the field paths name (`target`, `labels`, `labels.<key>`, `annotations`, `annotations.<key>`), or
-    /// everything where there are none. The time of creation stays.
+    /// everything but the name where there are none. The time of creation stays. A label that `labels.<key>` names goes where `image` does
+    /// not have it or has it empty, an annotation that `annotations.<key>` names where `image` does not have it.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for any other field or as [`Image::validate`].
+    /// `NotFound`; `InvalidArgument` for an empty name, any other field, or as [`Image::validate`]. Nothing has changed then.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Removes a record; its content stays until it is collected.
     ///
     /// # Errors
-    /// `NotFound` when there is no such name, or its target is not `expected`.
+    /// `NotFound` when there is no such name, or its target has another digest than `expected` (containerd: `core/metadata/images.go`).
     async fn delete(&self, name: &str, expected: Option<&Descriptor>) -> Result<()>;
 
     /// Says what is wrong with the view of the records that other programs read; `None` where nothing is, or there is no view.
@@ -186,6 +202,29 @@ pub async fn put(images: &dyn ImageStore, image: Image) -> Result<Image> {
         };
     }
     outcome
+}
+
+/// Removes a record, and returns when all that only it kept has been collected: what containerd calls a synchronous delete.
+///
+/// [`ImageStore::delete`] alone leaves the content to the next collection.
+///
+/// # Errors
+/// Those of [`ImageStore::delete`]; those of [`collect`](crate::collect()), when the record has gone and its content is left.
+///
+/// # Cancellation
+/// The record may be gone; what is not collected yet goes with the next collection.
+pub async fn delete_and_collect(
+    store: &dyn Store,
+    images: &dyn ImageStore,
+    name: &str,
+    expected: Option<&Descriptor>,
+) -> Result<Vec<Collected>> {
+    images.delete(name, expected).await?;
+    collect(store, &CollectOptions::new()).await
+}
+
+pub(crate) fn refuse_nameless(name: &str) -> Result<()> {
+    if name.is_empty() { Err(Error::invalid_argument("an image needs a name")) } else { Ok(()) }
 }
 
 pub(crate) fn absent(name: &str) -> Error {

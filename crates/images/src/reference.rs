@@ -358,4 +358,6 @@ impl<'de> Deserialize<'de> for Reference {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use wharf_content::{
 
 use crate::{
     media_types,
-    record::{Image, ImageStore, absent, present, refuse_unexpected},
+    record::{Image, ImageStore, absent, present, refuse_nameless, refuse_unexpected},
 };
 
 /// Annotation of an entry of an index with an image's full name.
@@ -255,6 +255,7 @@ impl ImageStore for SqliteImages {
     }
 
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        refuse_nameless(&image.name)?;
         let paths: Vec<String> = fieldpaths.iter().map(|path| (*path).to_owned()).collect();
         self.change(move |connection| {
             let paths: Vec<&str> = paths.iter().map(String::as_str).collect();

@@ -1,11 +1,11 @@
-//! Questions about images, and what every store of records promises.
+//! Questions about images, and their records where they meet content. What every store of records promises is in `conformance.rs`.
 
 use std::sync::Arc;
 
 use serde_json::json;
 use wharf_content::{
     Catalogue, CommitOptions, Descriptor, Digest, ErrorKind, Labels, LocalStore, Manager, MemoryStore,
-    Result, Store, filter::FilterSet, write_blob,
+    Result, write_blob,
 };
 use wharf_images::{
     Image, ImageStore, MemoryImages, Selection, image, image_store, media_types as types, record,
@@ -162,79 +162,40 @@ fn configs() {
     assert!(image::rootfs(br#"{"rootfs":{"diff_ids":["sha256:../.."]}}"#).is_err());
 }
 
-async fn image_stores() -> (tempfile::TempDir, Vec<Arc<dyn ImageStore>>) {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let local = LocalStore::open(dir.path().join("store")).await.expect("opens");
-    let records = image_store(&local).expect("opens");
-    assert!(local.metadata().is_some());
-    (dir, vec![records, Arc::new(MemoryImages::new())])
-}
-
-fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
-    result.expect_err("must fail").kind()
-}
-
 #[tokio::test]
-async fn records() {
-    let (_dir, stores) = image_stores().await;
-    let labels = |pairs: &[(&str, &str)]| -> Labels {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    };
-    for images in stores {
-        let images = images.as_ref();
-        let (one, two) = (Descriptor::of("m", b"one"), Descriptor::of("m", b"two"));
-        let made = images
-            .create(Image::new("b", one.clone()).with_labels(labels(&[("x", "1")])))
-            .await
-            .expect("creates");
-        assert_eq!(kind(images.create(Image::new("b", two.clone())).await), ErrorKind::AlreadyExists);
-        images.create(Image::new("a", two.clone())).await.expect("creates");
-        assert_eq!(images.get("b").await.expect("there"), made);
-        assert_eq!(kind(images.get("c").await), ErrorKind::NotFound);
+async fn putting_makes_or_replaces() {
+    let images = MemoryImages::new();
+    let (one, two) = (Descriptor::of("m", b"one"), Descriptor::of("m", b"two"));
+    let made = record::put(&images, Image::new("a", one.clone())).await.expect("creates");
+    let labels: Labels = [("k".to_owned(), "v".to_owned())].into();
+    let replaced = record::put(&images, Image::new("a", two.clone()).with_labels(labels.clone()))
+        .await
+        .expect("replaces");
+    assert_eq!((&replaced.target, &replaced.labels), (&two, &labels));
+    assert_eq!(replaced.created_at, made.created_at);
+    assert_eq!(images.get("a").await.expect("there"), replaced);
+    let refused = record::put(&images, Image::new("", one)).await.expect_err("no name");
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+}
 
-        for bad in [
-            Image::new("", one.clone()),
-            Image::new("n", Descriptor::of("", b"x")),
-            Image::new("n", Descriptor::of("m", b"")),
-            Image::new("n", one.clone()).with_labels(labels(&[("k", &"v".repeat(5000))])),
-        ] {
-            assert_eq!(kind(images.create(bad).await), ErrorKind::InvalidArgument);
-        }
-
-        let changed = images
-            .update(Image::new("b", two.clone()).with_labels(labels(&[("y", "2")])), &["labels.y"])
-            .await
-            .expect("updates");
-        assert_eq!((&changed.target, &changed.labels), (&one, &labels(&[("x", "1"), ("y", "2")])));
-        assert_eq!(changed.created_at, made.created_at);
-        let changed =
-            images.update(Image::new("b", two.clone()), &["target", "labels.x"]).await.expect("updates");
-        assert_eq!((&changed.target, &changed.labels), (&two, &labels(&[("y", "2")])));
-        let annotated = two.clone().with_annotation("k", "v");
-        let changed =
-            images.update(Image::new("b", annotated.clone()), &["annotations.k"]).await.expect("updates");
-        assert_eq!(changed.target, annotated);
-        assert_eq!(
-            kind(images.update(Image::new("b", two.clone()), &["name"]).await),
-            ErrorKind::InvalidArgument
-        );
-        assert_eq!(kind(images.update(Image::new("c", two.clone()), &[]).await), ErrorKind::NotFound);
-
-        let list = async |filters: &[&str]| {
-            let filters = FilterSet::parse(filters).expect("valid");
-            let images = images.list(&filters).await.expect("lists");
-            images.into_iter().map(|image| image.name).collect::<Vec<_>>()
-        };
-        assert_eq!(list(&[]).await, ["a", "b"]);
-        assert_eq!(list(&["labels.y==2"]).await, ["b"]);
-        assert_eq!(list(&[&format!("target.digest=={},name!=b", two.digest)]).await, ["a"]);
-        assert_eq!(list(&["annotations.k", "name==a"]).await, ["a", "b"]);
-
-        assert_eq!(kind(images.delete("a", Some(&one)).await), ErrorKind::NotFound);
-        images.delete("a", Some(&two)).await.expect("deletes");
-        assert_eq!(kind(images.delete("a", None).await), ErrorKind::NotFound);
-        record::put(images, Image::new("b", one.clone())).await.expect("replaces");
-        record::put(images, Image::new("z", one)).await.expect("creates");
-        assert_eq!(list(&[]).await, ["b", "z"]);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronous_delete_collects() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = LocalStore::open(dir.path().join("store")).await.expect("opens");
+    let images = image_store(&store).expect("opens");
+    let blob = Descriptor::of("application/octet-stream", b"content");
+    let written = write_blob(&store, "x", &blob, b"content".to_vec().into(), CommitOptions::default());
+    written.await.expect("writes");
+    for name in ["a", "b"] {
+        images.create(Image::new(name, blob.clone())).await.expect("creates");
     }
+    let delete = async |name: &str, expected: &Descriptor| {
+        record::delete_and_collect(&store, images.as_ref(), name, Some(expected)).await
+    };
+    let other = Descriptor::of("m", b"other");
+    assert_eq!(delete("a", &other).await.expect_err("another target").kind(), ErrorKind::NotFound);
+    assert_eq!(delete("a", &blob).await.expect("deletes").len(), 0, "the other image keeps it");
+    store.info(&blob.digest).await.expect("kept");
+    assert_eq!(delete("b", &blob).await.expect("deletes").len(), 1);
+    assert_eq!(store.info(&blob.digest).await.expect_err("collected").kind(), ErrorKind::NotFound);
 }
