@@ -125,7 +125,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub(crate) enum Command {
     /// Pull an image from a registry into the store
     Pull(command::pull::Pull),
-    /// List, remove images of the store
+    /// List, remove, tag, label and check images of the store
     #[command(subcommand, visible_alias = "image", visible_alias = "i")]
     Images(command::images::Images),
     /// List images of the store (`images ls`)
@@ -133,6 +133,8 @@ pub(crate) enum Command {
     Ls(command::images::List),
     /// Remove images from the store (`images rm`)
     Rm(command::images::Remove),
+    /// Give an image of the store more names (`images tag`)
+    Tag(command::images::Tag),
     /// Describe an image on one page
     Inspect(command::inspect::Inspect),
     /// Show what an image consists of

@@ -33,6 +33,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Images(command) => command.run(context).await,
         Command::Ls(command) => command.run(context).await,
         Command::Rm(command) => command.run(context).await,
+        Command::Tag(command) => command.run(context).await,
         Command::Inspect(command) => command.run(context).await,
         Command::Tree(command) => command.run(context).await,
         Command::Manifest(command) => command.run(context).await,

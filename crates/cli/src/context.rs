@@ -17,7 +17,7 @@ use wharf_remotes::{LazyProvider, registry::RegistrySettings};
 use crate::args::{Global, PlatformArgs, RegistryArgs};
 
 /// The scheme of names that are in the store.
-const STORE_SCHEME: &str = "store";
+pub(crate) const STORE_SCHEME: &str = "store";
 
 /// What a command is given.
 pub(crate) struct Context {

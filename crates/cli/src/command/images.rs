@@ -1,4 +1,8 @@
-//! `wharf images ls` and `wharf images rm`.
+//! `wharf images`: the images of the store. `ls` and `rm` are here, the others in the modules below.
+
+mod check;
+mod label;
+mod tag;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -10,6 +14,8 @@ use wharf_images::{
 
 use crate::{args::Format, context::Context, exit::Failures, output};
 
+pub(crate) use tag::Tag;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Images {
     /// List images
@@ -18,6 +24,12 @@ pub(crate) enum Images {
     /// Remove images; their content stays until it is collected
     #[command(visible_alias = "remove", visible_alias = "delete")]
     Rm(Remove),
+    /// Give an image of the store more names
+    Tag(Tag),
+    /// Set and remove labels of an image, and print those it has then
+    Label(label::Label),
+    /// Tell whether all parts of images are in the store
+    Check(check::Check),
 }
 
 impl Images {
@@ -25,6 +37,9 @@ impl Images {
         match self {
             Self::Ls(list) => list.run(context).await,
             Self::Rm(remove) => remove.run(context).await,
+            Self::Tag(tag) => tag.run(context).await,
+            Self::Label(label) => label.run(context).await,
+            Self::Check(check) => check.run(context).await,
         }
     }
 }
