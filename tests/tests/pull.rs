@@ -13,7 +13,7 @@ use wharf_content::{
     filter::FilterSet, plugin::Registration, read_blob,
 };
 use wharf_images::{
-    Child, Decoded, Image, Kind, ManifestDecoder, Role, Selection,
+    Child, Decoded, Image, Kind, ManifestDecoder, Role, Selection, decode,
     decode::ManifestDecoders,
     image::{self, check},
     image_store, media_types as types,
@@ -359,6 +359,32 @@ async fn a_type_that_nobody_decodes_is_kept_whole_and_reported_once() {
     assert_eq!(pulled.target.media_type, BILL);
     assert_eq!(client.blobs().await, std::slice::from_ref(&pulled.target.digest));
     assert_eq!(sink.count(&format!("unknown {BILL}")), 1);
+}
+
+#[tokio::test]
+async fn a_manifest_that_claims_to_be_huge_is_not_fetched() {
+    let registry = TestRegistry::start().await;
+    let noise = Layer::noise("d", 5 << 20, 1);
+    let name =
+        registry.put("a:1", &ImageFixture::new().with("linux/amd64", vec![noise])).await.expect("puts");
+    let manifest = registry.image(&name).await.expect("there").target;
+    let decoded =
+        decode(registry.store(), &manifest, Catalogue::linked()).await.expect("reads").expect("known");
+    // The layer is larger than any manifest, and here it is called one.
+    let layer = decoded.child(Role::Layer).expect("a layer");
+    let lie = Descriptor { media_type: types::OCI_MANIFEST.into(), ..layer.clone() };
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [lie] });
+    let index = serde_json::to_vec(&index).expect("JSON");
+    let index = put(registry.store(), types::OCI_INDEX, index).await.expect("puts");
+    let name = registry.reference("a:huge");
+    registry.record(Image::new(&*name, index)).await.expect("records");
+    for options in [PullOptions::new(), PullOptions::new().with_strict_types()] {
+        let client = Client::new().await;
+        registry.take_log();
+        let error = client.pull(&name, options).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{}", error.report());
+        assert!(registry.take_log().iter().all(|record| record.bytes < 10_000), "it was not fetched");
+    }
 }
 
 #[tokio::test]

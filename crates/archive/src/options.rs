@@ -24,6 +24,8 @@ pub struct ExportOptions {
     /// Whether layers that may not be distributed are left out, present or not. By default they are parts like all others:
     /// exported, and an error where they are missing.
     pub skip_non_distributable: bool,
+    /// Whether a media type that no decoder knows is an error, `FailedPrecondition`. By default such content is kept whole.
+    pub strict_types: bool,
     /// The catalogue of formats and decoders; what is linked by default.
     pub catalogue: Catalogue,
     /// How deep and how large an image may be.
@@ -39,6 +41,7 @@ impl Default for ExportOptions {
             selection: Selection::host(),
             docker_manifest: true,
             skip_non_distributable: false,
+            strict_types: false,
             catalogue: Catalogue::linked().clone(),
             limits: Limits::default(),
             sink: Arc::new(Silent),
@@ -78,6 +81,13 @@ impl ExportOptions {
     #[must_use]
     pub fn skipping_non_distributable(mut self) -> Self {
         self.skip_non_distributable = true;
+        self
+    }
+
+    /// Fails where some part has a media type that no decoder of the catalogue knows.
+    #[must_use]
+    pub fn with_strict_types(mut self) -> Self {
+        self.strict_types = true;
         self
     }
 

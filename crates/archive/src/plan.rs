@@ -62,10 +62,13 @@ impl Plan {
         options: &ExportOptions,
     ) -> Result<Self> {
         let images = in_order(images)?;
-        let children = Children::new(Arc::clone(provider))
+        let mut children = Children::new(Arc::clone(provider))
             .with_catalogue(options.catalogue.clone())
             .with_selection(options.selection.clone())
             .with_sink(Arc::clone(&options.sink));
+        if options.strict_types {
+            children = children.with_strict_types();
+        }
         let children = Arc::new(children);
         let mut blobs = BTreeMap::new();
         let mut missing = Vec::new();

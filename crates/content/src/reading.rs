@@ -36,6 +36,10 @@ pub async fn read_blob(provider: &dyn Provider, descriptor: &Descriptor, limit: 
             descriptor.digest, descriptor.media_type
         ))
     };
+    // A provider may fetch what it is asked for.
+    if descriptor.size > limit {
+        return Err(too_large(descriptor.size));
+    }
     let reader = provider.reader(descriptor).await?;
     let size = reader.size();
     if size > limit {

@@ -1,45 +1,107 @@
 //! The children of a node, found by the catalogue, chosen by platform, and held against collection by labels.
+//!
+//! A leaf is not read for its children, since it has none; what it says of itself is for whoever shows it ([`describe`]). So neither a
+//! malformed config nor one that is missing stands in the way of a pull.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use wharf_content::{Catalogue, Descriptor, ErrorKind, Manager, Provider, Result, ResultExt, read_blob};
+use wharf_content::{
+    Catalogue, Descriptor, Digest, Error, ErrorKind, Manager, Provider, Result, ResultExt, blocking,
+    read_blob,
+};
 
 use crate::{
-    decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoders, kind},
+    artifact::{self, TITLE},
+    decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoder, ManifestDecoders, kind},
     handler::{Flow, Handler},
     labels,
     platforms::Selection,
     progress::{Event, Sink},
+    reference::excerpt,
 };
 
-/// Decodes a node from the store; `None` where no decoder knows its media type.
+/// Decodes a node from the store, with what artifact decoders add; `None` where no decoder knows its media type. A leaf is not read.
 ///
 /// # Errors
-/// `NotFound` when the document is not in the store; `ResourceExhausted` above [`MAX_MANIFEST_LEN`]; those of the decoder.
+/// `NotFound` when the document is not in the store; `ResourceExhausted` above [`MAX_MANIFEST_LEN`]; those of the decoders.
+///
+/// # Cancellation
+/// A decoder that [blocks](ManifestDecoder::blocks) goes on to its end in the background.
 pub async fn decode(
     provider: &dyn Provider,
     descriptor: &Descriptor,
     catalogue: &Catalogue,
 ) -> Result<Option<Decoded>> {
-    let Some(decoder) = catalogue.find::<ManifestDecoders>(&descriptor.media_type)? else {
-        return Ok(None);
-    };
-    if !decoder.reads_content() {
-        return decoder.decode(descriptor, &[]).map(Some);
+    match catalogue.find::<ManifestDecoders>(&descriptor.media_type)? {
+        None => Ok(None),
+        Some(decoder) if decoder.kind() == Kind::Leaf => Ok(Some(Decoded::default())),
+        Some(decoder) => read(provider, descriptor, decoder, MAX_MANIFEST_LEN, catalogue).await.map(Some),
     }
-    let bytes = read_blob(provider, descriptor, MAX_MANIFEST_LEN)
-        .await
-        .context(|| format!("cannot read {} ({})", descriptor.digest, descriptor.media_type))?;
-    decoder.decode(descriptor, &bytes).map(Some)
+}
+
+/// Decodes a node for somebody who wants to see what it says: as [`decode`], and leaves are read as well, unless they are larger than
+/// `max_leaf_len` bytes.
+///
+/// A leaf that says nothing of itself is described by the title that its parent gives it. Where no decoder knows its media type, that is
+/// all that is told, and only if its parent [vouches](Decoded::vouches) for it should the caller show it as known.
+///
+/// # Errors
+/// As [`decode`]. Of a leaf, `InvalidArgument` means that it is malformed, which only matters to who wants to read it.
+///
+/// # Cancellation
+/// As [`decode`].
+pub async fn describe(
+    provider: &dyn Provider,
+    descriptor: &Descriptor,
+    max_leaf_len: u64,
+    catalogue: &Catalogue,
+) -> Result<Decoded> {
+    let mut decoded = match catalogue.find::<ManifestDecoders>(&descriptor.media_type)? {
+        None => Decoded::default(),
+        Some(decoder) if decoder.kind() != Kind::Leaf => {
+            return read(provider, descriptor, decoder, MAX_MANIFEST_LEN, catalogue).await;
+        }
+        Some(decoder) if decoder.reads_content() && descriptor.size > max_leaf_len => Decoded::default(),
+        Some(decoder) => read(provider, descriptor, decoder, max_leaf_len, catalogue).await?,
+    };
+    if decoded.description.is_none() {
+        decoded.description = descriptor.annotations.get(TITLE).cloned();
+    }
+    Ok(decoded)
+}
+
+async fn read(
+    provider: &dyn Provider,
+    descriptor: &Descriptor,
+    decoder: Arc<dyn ManifestDecoder>,
+    limit: u64,
+    catalogue: &Catalogue,
+) -> Result<Decoded> {
+    let bytes = if decoder.reads_content() {
+        read_blob(provider, descriptor, limit)
+            .await
+            .context(|| format!("cannot read {} ({})", descriptor.digest, descriptor.media_type))?
+    } else {
+        bytes::Bytes::new()
+    };
+    let kind = decoder.kind();
+    let decoded = if decoder.blocks() {
+        let own = descriptor.clone();
+        blocking::run(move || decoder.decode(&own, &bytes)).await?
+    } else {
+        decoder.decode(descriptor, &bytes)?
+    };
+    if kind == Kind::Manifest { artifact::refine(descriptor, decoded, catalogue) } else { Ok(decoded) }
 }
 
 /// A handler that gives the children of a node that is in the store.
 ///
-/// A type that nobody decodes has none and is reported once. In this order: decode, label, choose.
+/// A type that nobody decodes has none and is reported once, or is an error with [strict types](Children::with_strict_types). In this
+/// order: decode, label, choose, look at the types of what was chosen.
 #[derive(Debug)]
 pub struct Children {
     provider: Arc<dyn Provider>,
@@ -48,7 +110,11 @@ pub struct Children {
     manager: Option<Arc<dyn Manager>>,
     sink: Option<Arc<dyn Sink>>,
     skip_missing: bool,
+    strict: bool,
+    /// Types that were reported.
     unknown: Mutex<HashSet<String>>,
+    /// Nodes of unknown types for which a parent vouches.
+    vouched: Mutex<HashSet<Digest>>,
 }
 
 impl Children {
@@ -61,7 +127,9 @@ impl Children {
             manager: None,
             sink: None,
             skip_missing: false,
+            strict: false,
             unknown: Mutex::default(),
+            vouched: Mutex::default(),
         }
     }
 
@@ -100,34 +168,82 @@ impl Children {
         self
     }
 
-    fn report_unknown(&self, descriptor: &Descriptor) {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if unknown.insert(descriptor.media_type.clone())
-            && let Some(sink) = &self.sink
+    /// Takes a type that nobody decodes for an error, `FailedPrecondition`. It is found at the parent, before anybody fetches the node.
+    #[must_use]
+    pub fn with_strict_types(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// Takes a node of an unknown type for a leaf, if it may be here at all.
+    fn unknown(&self, descriptor: &Descriptor) -> Result<Flow> {
+        if lock(&self.vouched).contains(&descriptor.digest) {
+            return Ok(Flow::leaf());
+        }
+        if self.strict {
+            return Err(unknown_type(descriptor, None));
+        }
+        if let Some(sink) = &self.sink
+            && lock(&self.unknown).insert(descriptor.media_type.clone())
         {
             sink.event(&Event::UnknownType { descriptor });
         }
+        Ok(Flow::leaf())
     }
+
+    /// Looks at the types of children before anybody does anything with them.
+    fn look_at(&self, parent: &Descriptor, children: &[Descriptor], vouches: bool) -> Result<()> {
+        if !vouches && !self.strict {
+            return Ok(());
+        }
+        for child in children {
+            if kind(&child.media_type, &self.catalogue)?.is_some() {
+                continue;
+            }
+            if !vouches {
+                return Err(unknown_type(child, Some(parent)));
+            }
+            lock(&self.vouched).insert(child.digest.clone());
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each single change of these sets is complete in itself.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unknown_type(descriptor: &Descriptor, parent: Option<&Descriptor>) -> Error {
+    let below = parent.map_or_else(String::new, |parent| format!(", which {} lists,", parent.digest));
+    Error::failed_precondition(format!(
+        "unknown media type {}: no decoder is registered for it, and {}{below} has it; strict types were asked for",
+        excerpt(&descriptor.media_type),
+        descriptor.digest
+    ))
 }
 
 #[async_trait]
 impl Handler for Children {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
+        let kind = match kind(&descriptor.media_type, &self.catalogue)? {
+            None => return self.unknown(descriptor),
+            Some(Kind::Leaf) => return Ok(Flow::leaf()),
+            Some(kind) => kind,
+        };
         let decoded = match decode(self.provider.as_ref(), descriptor, &self.catalogue).await {
             Err(error) if self.skip_missing && error.kind() == ErrorKind::NotFound => return Ok(Flow::leaf()),
-            decoded => decoded?,
+            decoded => decoded?.unwrap_or_default(),
         };
-        let Some(decoded) = decoded else {
-            self.report_unknown(descriptor);
-            return Ok(Flow::leaf());
-        };
-        let children = decoded.descriptors();
+        let vouches = decoded.vouches;
+        let mut children = decoded.descriptors();
         if let Some(manager) = self.manager.as_ref().filter(|_| !children.is_empty()) {
             labels::hold_children(manager.as_ref(), descriptor, &children).await?;
         }
-        if kind(&descriptor.media_type, &self.catalogue)? == Some(Kind::Index) {
-            return Ok(Flow::Children(self.selection.choose(descriptor, children)?));
+        if kind == Kind::Index {
+            children = self.selection.choose(descriptor, children)?;
         }
+        self.look_at(descriptor, &children, vouches)?;
         Ok(Flow::Children(children))
     }
 }

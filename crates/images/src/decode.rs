@@ -1,7 +1,8 @@
 //! Manifest decoders: for a media type, what a document says, above all which children it has.
 //!
-//! A decoder is synchronous and does no input or output. It is the extension point for new media types: nothing in wharf
-//! switches on media types to find children.
+//! A decoder is synchronous and does no input or output of its own accord; one that does, says that it
+//! [blocks](ManifestDecoder::blocks). It is the extension point for new media types: nothing in wharf switches on media types to find
+//! children.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -14,6 +15,9 @@ use wharf_platforms::Platform;
 /// The most bytes that are read of a manifest or index (containerd: `core/remotes/docker/resolver.go`).
 pub const MAX_MANIFEST_LEN: u64 = 4_393_216;
 
+/// The most bytes that are read of a leaf for what it says of itself.
+pub const MAX_LEAF_LEN: u64 = 4 * 1024 * 1024;
+
 /// What a media type is in the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -22,7 +26,7 @@ pub enum Kind {
     Index,
     /// Lists the parts of one thing, all of which belong to it. Registries keep it as a manifest.
     Manifest,
-    /// Has no children. Registries keep it as a blob.
+    /// Has no children, and those that a decoder gives are not looked at. Registries keep it as a blob.
     Leaf,
 }
 
@@ -70,14 +74,45 @@ pub struct Decoded {
     pub artifact_type: Option<String>,
     /// One line for people, in `tree` and `inspect`.
     pub description: Option<String>,
-    /// Further named facts, for `inspect`.
+    /// Further named facts, for `tree` and `inspect`. Of manifests and indexes: their annotations.
     pub facts: BTreeMap<String, String>,
+    /// Whether the document vouches for children whose media type nobody decodes: they are leaves by its word, parts of an artifact of
+    /// which only its users know what is in it. They are neither reported nor refused as unknown.
+    pub vouches: bool,
 }
 
 impl Decoded {
     /// Nothing but children.
     pub fn new(children: Vec<Child>) -> Self {
         Self { children, ..Self::default() }
+    }
+
+    /// Sets the line for people.
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<String>) -> Self {
+        self.description = Some(description.into());
+        self
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn with_fact(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.facts.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the platform.
+    #[must_use]
+    pub fn with_platform(mut self, platform: Platform) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// [Vouches](Decoded::vouches) for children whose media type nobody decodes.
+    #[must_use]
+    pub fn vouching(mut self) -> Self {
+        self.vouches = true;
+        self
     }
 
     /// The descriptors of the children.
@@ -103,8 +138,17 @@ pub trait ManifestDecoder: Debug + Send + Sync + 'static {
 
     /// Whether [`ManifestDecoder::decode`] needs the bytes. Where it does not, they are neither read nor fetched for its sake, and it is
     /// given none.
+    ///
+    /// A leaf is read only where somebody asks what it says of itself ([`describe`](crate::describe)), and only up to
+    /// [`MAX_LEAF_LEN`]; what cannot be read then is no obstacle to anything.
     fn reads_content(&self) -> bool {
         self.kind().is_manifest()
+    }
+
+    /// Whether [`ManifestDecoder::decode`] takes its time, because it waits for something or computes for more than some milliseconds. It
+    /// is then called on a thread that may block. A caller that is cancelled leaves the call to end by itself.
+    fn blocks(&self) -> bool {
+        false
     }
 
     /// Reads a document whose bytes have been verified against its descriptor.

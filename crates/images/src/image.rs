@@ -1,6 +1,6 @@
 //! Questions about one image in a store: its manifest, config, platforms, size, and whether it is all there.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -66,6 +66,7 @@ pub async fn manifest(
 ) -> Result<Manifest> {
     let mut seen = Vec::new();
     let mut absent = None;
+    let mut indexes = HashSet::new();
     // Depth first, the best candidate on top.
     let mut stack = vec![(target.clone(), 0_usize)];
     let mut budget = Limits::default().max_nodes;
@@ -73,6 +74,9 @@ pub async fn manifest(
         budget = budget.checked_sub(1).ok_or_else(|| {
             Error::resource_exhausted(format!("the image {} has too many parts", target.digest))
         })?;
+        if is_index_again(&mut indexes, &descriptor, catalogue)? {
+            continue;
+        }
         let decoded = match decode(provider, &descriptor, catalogue).await {
             Ok(Some(decoded)) => decoded,
             Ok(None) => continue,
@@ -238,8 +242,12 @@ pub async fn manifests(
     catalogue: &Catalogue,
 ) -> Result<Vec<Named>> {
     let mut found = Vec::new();
+    let mut indexes = HashSet::new();
     let mut stack = vec![(target.clone(), 0_usize)];
     while let Some((descriptor, depth)) = stack.pop() {
+        if is_index_again(&mut indexes, &descriptor, catalogue)? {
+            continue;
+        }
         if found.len() + stack.len() > Limits::DEFAULT_MAX_NODES || depth > Limits::DEFAULT_MAX_DEPTH {
             return Err(Error::resource_exhausted(format!("the image {} has too many parts", target.digest)));
         }
@@ -270,6 +278,17 @@ pub async fn manifests(
         }
     }
     Ok(found)
+}
+
+/// Whether this is an index that was seen. Two platforms may share a manifest, but an index that is named twice says nothing new, and
+/// there may be 2^40 ways to it.
+fn is_index_again(
+    seen: &mut HashSet<Digest>,
+    descriptor: &Descriptor,
+    catalogue: &Catalogue,
+) -> Result<bool> {
+    let is_index = kind(&descriptor.media_type, catalogue)? == Some(Kind::Index);
+    Ok(is_index && !seen.insert(descriptor.digest.clone()))
 }
 
 /// What of an image is in the store.

@@ -1,6 +1,7 @@
 //! OCI and Docker images as graphs of descriptors.
 #![doc = include_str!("../README.md")]
 
+pub mod artifact;
 pub mod children;
 pub mod collect;
 #[cfg(feature = "conformance")]
@@ -29,12 +30,13 @@ pub mod walk;
 #[doc(hidden)]
 pub use wharf_content as __content;
 
-mod builtin;
+mod decoders;
 mod json;
 mod memory;
 pub mod sqlite;
 
-pub use children::{Children, decode};
+pub use artifact::ArtifactDecoder;
+pub use children::{Children, decode, describe};
 pub use collect::collect;
 pub use decode::{Child, Decoded, Kind, ManifestDecoder, Role};
 pub use handler::{Chain, Flow, Handler};

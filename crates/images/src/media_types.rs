@@ -83,9 +83,12 @@ pub const CHECKPOINT_RUNTIME_OPTIONS: &str =
 pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
 /// in-toto statement: an attestation about an image, such as its provenance.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+/// Signed envelope, as a rule of an in-toto statement.
+pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
 
 const OCI_LAYERS: &str = "application/vnd.oci.image.layer.";
 const OCI_LAYERS_NON_DISTRIBUTABLE: &str = "application/vnd.oci.image.layer.nondistributable.";
+const IN_TOTO_PREDICATES: &str = "application/vnd.in-toto.";
 const DOCKER_LAYERS_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.";
 
 /// Says whether this is an image manifest, OCI's or Docker's schema 2.
@@ -132,9 +135,10 @@ pub fn is_non_distributable(media_type: &str) -> bool {
     media_type.starts_with(OCI_LAYERS_NON_DISTRIBUTABLE) || media_type.starts_with(DOCKER_LAYERS_FOREIGN)
 }
 
-/// Says whether this is an attestation about an image.
+/// Says whether this is an attestation about an image: an in-toto statement, or one in a signed envelope.
 pub fn is_attestation(media_type: &str) -> bool {
-    media_type == IN_TOTO
+    matches!(media_type, IN_TOTO | DSSE)
+        || media_type.strip_prefix(IN_TOTO_PREDICATES).is_some_and(|rest| rest.ends_with("+dsse"))
 }
 
 /// How a layer's tar stream is compressed.
@@ -252,7 +256,10 @@ mod tests {
             (CHECKPOINT_RUNTIME_OPTIONS, "", false, None),
             (EROFS_LAYER, "layer", false, None),
             (IN_TOTO, "attestation", false, None),
+            (DSSE, "attestation", false, None),
             // Types that no constant names.
+            ("application/vnd.in-toto.spdx+dsse", "attestation", false, None),
+            ("application/vnd.in-toto.spdx+json", "", false, None),
             ("application/vnd.oci.image.layer.v1.tar+lz4", "layer", false, None),
             ("application/vnd.oci.image.layer.v2.other", "layer", false, None),
             (

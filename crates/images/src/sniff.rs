@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::media_types;
+use crate::{json, media_types};
 
 /// The most characters that a media type has (RFC 6838, 4.2: 127 on either side of the slash).
 const MAX_LEN: usize = 255;
@@ -40,7 +40,7 @@ pub fn document(bytes: &[u8]) -> Option<String> {
         #[serde(default)]
         fs_layers: Option<IgnoredAny>,
     }
-    let shape: Shape = serde_json::from_slice(bytes).ok()?;
+    let shape: Shape = serde_json::from_slice(bytes).ok().filter(|_| json::is_object(bytes))?;
     let by_shape = match shape {
         // Docker's first format has had no media type in it but for its last years.
         Shape { fs_layers: Some(_), .. } | Shape { schema_version: Some(1), .. } => {
@@ -72,6 +72,9 @@ mod tests {
         ] {
             assert_eq!(content_type(value), expected, "{value:?}");
         }
+        for absurd in ["[".repeat(4 << 20), "{\"config\":".repeat(400_000), "\0".repeat(4096)] {
+            assert_eq!(document(absurd.as_bytes()), None);
+        }
         assert!(!is_media_type(&format!("a/{}", "b".repeat(300))));
     }
 
@@ -88,6 +91,8 @@ mod tests {
             (r#"{"config":{},"config":{}}"#, None),
             ("{}", None),
             ("[]", None),
+            (r#"["a/b",2,[]]"#, None),
+            (r#" {"mediaType":"a/b"}"#, Some("a/b")),
             ("<html>", None),
             ("", None),
         ] {

@@ -11,7 +11,9 @@ use wharf_content::{
     ResultExt, Store, copy, copying::Source, open_writer,
 };
 use wharf_images::{
-    Flow, Handler, Kind, decode, media_types,
+    Flow, Handler, Kind, decode,
+    decode::MAX_MANIFEST_LEN,
+    media_types,
     progress::{Event, Sink},
     transport::Fetcher,
 };
@@ -34,7 +36,8 @@ pub fn ingest_name(descriptor: &Descriptor, catalogue: &Catalogue) -> Result<Str
 /// Brings content into the store, unless it is there. Content that is embedded in the descriptor is not fetched.
 ///
 /// # Errors
-/// `FailedPrecondition` for content of another size or digest; those of the fetcher and the store.
+/// `FailedPrecondition` for content of another size or digest; `ResourceExhausted` for a manifest or index that claims to be larger than
+/// [`MAX_MANIFEST_LEN`]; those of the fetcher and the store.
 ///
 /// # Cancellation
 /// What has arrived stays in the ingest, and the next fetch goes on there.
@@ -45,6 +48,7 @@ pub async fn fetch_into(
     sink: &dyn Sink,
     catalogue: &Catalogue,
 ) -> Result<()> {
+    refuse_huge_document(descriptor, catalogue)?;
     let options = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
     let waiting = |_: &Error| sink.event(&Event::Waiting { descriptor });
     let mut writer = match open_writer(store, options, &waiting).await {
@@ -63,6 +67,18 @@ pub async fn fetch_into(
     let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
     copy(writer.as_mut(), source, descriptor, CommitOptions::default()).await?;
     sink.event(&Event::Done { descriptor });
+    Ok(())
+}
+
+/// Nobody would read it, so nobody fetches it, let alone into memory.
+fn refuse_huge_document(descriptor: &Descriptor, catalogue: &Catalogue) -> Result<()> {
+    let is_document = decode::kind(&descriptor.media_type, catalogue)?.is_some_and(Kind::is_manifest);
+    if is_document && descriptor.size > MAX_MANIFEST_LEN {
+        return Err(Error::resource_exhausted(format!(
+            "{} ({}) claims {} bytes, more than the {MAX_MANIFEST_LEN} that are read of a manifest",
+            descriptor.digest, descriptor.media_type, descriptor.size
+        )));
+    }
     Ok(())
 }
 

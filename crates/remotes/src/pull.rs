@@ -35,6 +35,7 @@ pub struct PullOptions {
     limits: Limits,
     handlers: Vec<Arc<dyn Handler>>,
     wrapper: Option<Wrapper>,
+    strict_types: bool,
 }
 
 impl Default for PullOptions {
@@ -48,6 +49,7 @@ impl Default for PullOptions {
             limits: Limits::default(),
             handlers: Vec::new(),
             wrapper: None,
+            strict_types: false,
         }
     }
 }
@@ -104,6 +106,14 @@ impl PullOptions {
     #[must_use]
     pub fn with_handler(mut self, handler: Arc<dyn Handler>) -> Self {
         self.handlers.push(handler);
+        self
+    }
+
+    /// Fails with `FailedPrecondition` where some part has a media type that no decoder of the catalogue knows. All manifests are looked
+    /// at first, so that no layer is fetched in vain.
+    #[must_use]
+    pub fn with_strict_types(mut self) -> Self {
+        self.strict_types = true;
         self
     }
 
@@ -172,6 +182,16 @@ async fn pull_resolved(
     let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
         .with_sink(Arc::clone(&sink));
     image::check_platform(&ahead, &resolved.descriptor, &options.selection, &options.catalogue).await?;
+    let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
+    if options.strict_types {
+        // So is a type that nobody knows: this fetches documents, and no leaf.
+        let types = Children::new(Arc::new(ahead))
+            .with_catalogue(options.catalogue.clone())
+            .with_selection(options.selection.clone())
+            .with_strict_types();
+        let root = vec![resolved.descriptor.clone()];
+        dispatch(Arc::new(types), root, Some(Arc::clone(&limiter)), options.limits).await?;
+    }
 
     let source = fetcher
         .repository()
@@ -193,7 +213,6 @@ async fn pull_resolved(
     if let Some(wrapper) = &options.wrapper {
         handler = wrapper(handler);
     }
-    let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
     dispatch(handler, vec![resolved.descriptor.clone()], Some(limiter), options.limits).await?;
 
     let image = Image::new(resolved.name, resolved.descriptor).with_labels(options.labels);
