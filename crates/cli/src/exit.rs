@@ -179,6 +179,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         (Code::NotFound, _) if error.to_string().starts_with("no match for platform") => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
+        (Code::Mismatch, _) if error.report().contains("strict types were asked for") => Some(
+            "without --strict-types such content is kept whole and not looked into; a plugin can teach wharf the type",
+        ),
         (Code::Mismatch, _) if error.report().contains(" is damaged: ") => {
             Some("`wharf verify --repair` moves damaged content away and fetches it again")
         }

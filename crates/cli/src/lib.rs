@@ -6,6 +6,7 @@ mod command;
 mod context;
 mod exit;
 mod labels;
+mod node;
 mod output;
 mod progress;
 mod runner;

@@ -11,20 +11,35 @@ use wharf_content::{Error, ErrorKind, Result};
 
 use crate::{args::Format, exit};
 
-/// Replaces what could steer a terminal: control characters, C1 included, and characters that turn the direction of text.
+/// Whether a character could steer a terminal: control characters, C1 included, and those that turn the direction of text.
+fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Replaces what could steer a terminal.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(harmful) {
+    if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if harmful(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+        if is_harmful(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
+}
+
+/// Escapes in a JSON document, as JSON does it, what could steer a terminal. The document's own line breaks stay: those in strings are
+/// escaped already.
+fn escape_json(document: &str) -> String {
+    let mut escaped = String::with_capacity(document.len());
+    for c in document.chars() {
+        if c != '\n' && is_harmful(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// A size as people read it.
@@ -60,7 +75,7 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| {
         Error::new(ErrorKind::Internal, "the result cannot be written").with_source(error)
     })?;
-    line(&text)
+    line(&escape_json(&text))
 }
 
 /// Writes names, one on each line or as one list. No names, no list: who did nothing to anything has no result.
@@ -109,6 +124,15 @@ mod tests {
     fn nothing_steers_the_terminal() {
         assert!(matches!(escape("plain ünïcödé"), Cow::Borrowed(_)));
         assert_eq!(escape("a\x1b]52;c\x07\rb\u{9b}1m\u{202e}"), "a\\u{1b}]52;c\\u{7}\\rb\\u{9b}1m\\u{202e}");
+    }
+
+    #[test]
+    fn json_is_harmless_and_says_the_same() {
+        let text = "a\n\x1b\u{9b}\u{7f}\u{202e}\u{2066}\"é\\";
+        let document = serde_json::to_string_pretty(&serde_json::json!({ "key": [text] })).expect("JSON");
+        let escaped = escape_json(&document);
+        assert!(!escaped.replace('\n', "").contains(is_harmful), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).expect("JSON")["key"][0], text);
     }
 
     #[test]

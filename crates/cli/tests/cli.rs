@@ -307,9 +307,19 @@ async fn plugins_and_version() {
     let mut points: Vec<&str> =
         entries.as_array().expect("an array").iter().filter_map(|entry| entry["point"].as_str()).collect();
     points.dedup();
-    assert_eq!(points, ["archive format", "layer decoder", "manifest decoder", "store factory", "transport"]);
+    assert_eq!(
+        points,
+        [
+            "archive format",
+            "artifact decoder",
+            "layer decoder",
+            "manifest decoder",
+            "store factory",
+            "transport"
+        ]
+    );
     let table = wharf.run(&["plugins"]).await.succeeded();
-    for part in ["wharf_images::builtin", "application/vnd.oci.image.index.v1+json", "docker", "oci-archive"]
+    for part in ["wharf_images::decoders", "application/vnd.oci.image.index.v1+json", "docker", "oci-archive"]
     {
         assert!(table.contains(part), "{part}");
     }

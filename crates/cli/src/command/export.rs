@@ -28,6 +28,9 @@ pub(crate) struct Export {
     /// What the archive is made for; without it one archive serves both
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Kind>,
+    /// Fail if a part has a media type that nothing here knows
+    #[arg(long)]
+    strict_types: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
 }
@@ -56,6 +59,9 @@ impl Export {
         }
         if self.kind == Some(Kind::Oci) {
             options = options.without_docker_manifest();
+        }
+        if self.strict_types {
+            options = options.with_strict_types();
         }
         let progress = progress::start(&context.global);
         options = options.with_sink(progress.sink());

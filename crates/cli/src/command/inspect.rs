@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use wharf_content::{Descriptor, ErrorKind, Labels, Result, ResultExt, read_blob};
+use wharf_content::{Catalogue, Descriptor, Error, ErrorKind, Labels, Result, ResultExt, read_blob};
 use wharf_images::{
     Selection,
     image::{self, MAX_CONFIG_LEN, Manifest},
@@ -12,6 +12,7 @@ use wharf_images::{
 use crate::{
     args::{Format, PlatformArgs},
     context::{Context, LookArgs, View},
+    node::{self, Place, Said, cut},
     output::{self, escape},
 };
 
@@ -37,6 +38,8 @@ struct Page {
     size: u64,
     platforms: Vec<String>,
     labels: Labels,
+    #[serde(flatten)]
+    said: Said,
     /// The manifest that was chosen; absent where none is for this platform.
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Chosen>,
@@ -51,11 +54,24 @@ struct Chosen {
     platform: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     artifact_type: Option<String>,
-    config: Descriptor,
+    #[serde(flatten)]
+    said: Said,
+    /// Absent where the manifest has none, as the artifact manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Part>,
     /// The config itself, where it is JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     config_content: Option<Value>,
-    layers: Vec<Descriptor>,
+    layers: Vec<Part>,
+}
+
+/// A config or layer with what it says of itself.
+#[derive(Serialize)]
+struct Part {
+    #[serde(flatten)]
+    descriptor: Descriptor,
+    #[serde(flatten)]
+    said: Said,
 }
 
 impl Inspect {
@@ -86,11 +102,12 @@ async fn page(context: &Context, view: View, asked: Option<Selection>) -> Result
     };
     let platforms = image::platforms(provider, &view.target, &context.catalogue).await?;
     let chosen = match &manifest {
-        Some(manifest) => Some(choose(&view, manifest).await?),
+        Some(manifest) => Some(choose(&view, manifest, &context.catalogue).await?),
         None => None,
     };
-    let size = chosen.iter().flat_map(|chosen| chosen.layers.iter().chain([&chosen.config]));
-    let size = size.map(|part| part.size).fold(0_u64, u64::saturating_add);
+    let (_, said) = node::read(provider, &view.target, view.place(), &context.catalogue).await?;
+    let size = chosen.iter().flat_map(|chosen| chosen.layers.iter().chain(&chosen.config));
+    let size = size.map(|part| part.descriptor.size).fold(0_u64, u64::saturating_add);
     let own = manifest.as_ref().map_or(view.target.size, |manifest| manifest.descriptor.size);
     Ok(Page {
         name: view.name,
@@ -100,60 +117,117 @@ async fn page(context: &Context, view: View, asked: Option<Selection>) -> Result
         size: size.saturating_add(own),
         platforms: platforms.iter().map(wharf_platforms::format_all).collect(),
         labels: view.image.map(|image| image.labels).unwrap_or_default(),
+        said,
         manifest: chosen,
     })
 }
 
-async fn choose(view: &View, manifest: &Manifest) -> Result<Chosen> {
-    let config = manifest.config()?;
-    let content = match read_blob(view.provider.as_ref(), config, MAX_CONFIG_LEN).await {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
-        Err(error) if error.kind() == ErrorKind::NotFound && view.image.is_some() => None,
-        Err(error) => return Err(error),
+impl View {
+    fn place(&self) -> Place {
+        if self.image.is_some() { Place::Local } else { Place::Remote }
+    }
+}
+
+async fn choose(view: &View, manifest: &Manifest, catalogue: &Catalogue) -> Result<Chosen> {
+    let provider = view.provider.as_ref();
+    let part = async |descriptor: &Descriptor| {
+        let (_, said) = node::read(provider, descriptor, view.place(), catalogue).await?;
+        Ok::<_, Error>(Part { descriptor: descriptor.clone(), said })
     };
+    let mut layers = Vec::new();
+    for layer in manifest.layers() {
+        layers.push(part(layer).await?);
+    }
+    let (mut config, mut config_content) = (None, None);
+    if let Ok(descriptor) = manifest.config() {
+        config_content = match read_blob(provider, descriptor, MAX_CONFIG_LEN).await {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
+            Err(error) if error.kind() == ErrorKind::NotFound && view.image.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        config = Some(part(descriptor).await?);
+    }
     let platform = match &manifest.descriptor.platform {
         Some(platform) => Some(wharf_platforms::normalize(platform)),
-        None => image::config_platform(view.provider.as_ref(), manifest).await.unwrap_or_default(),
+        None => image::config_platform(provider, manifest).await.unwrap_or_default(),
     };
     Ok(Chosen {
         digest: manifest.descriptor.digest.to_string(),
         media_type: manifest.descriptor.media_type.clone(),
         platform: platform.as_ref().map(wharf_platforms::format_all),
         artifact_type: manifest.decoded.artifact_type.clone(),
-        config: config.clone(),
-        config_content: content,
-        layers: manifest.layers().cloned().collect(),
+        said: Said::new(&manifest.decoded),
+        config,
+        config_content,
+        layers,
     })
 }
 
-fn text(page: &Page) -> String {
-    let mut lines = Vec::new();
-    let mut line = |key: &str, value: &str| {
+/// The most characters of one value.
+const MAX_VALUE: usize = 4096;
+
+/// Lines of a key and a value, made harmless for a terminal.
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl Lines {
+    fn add(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
-            lines.push(format!("{:<12} {}", format!("{key}:"), escape(value)));
+            let key = format!("{key}:");
+            self.0.push(format!("{key:<12} {}", escape(&cut(value, MAX_VALUE))));
         }
-    };
-    line("Name", &page.name);
-    line("Digest", &page.digest);
-    line("Type", &page.media_type);
-    line("Source", page.source);
-    line("Platforms", &page.platforms.join(", "));
+    }
+
+    fn said(&mut self, said: &Said) {
+        self.add("About", said.description.as_deref().unwrap_or_default());
+        self.details(said);
+    }
+
+    fn details(&mut self, said: &Said) {
+        self.0.extend(said.lines().iter().map(|line| format!("{:<12} {line}", "")));
+    }
+
+    fn part(&mut self, key: &str, part: &Part) {
+        let Part { descriptor: Descriptor { digest, size, media_type, .. }, said } = part;
+        let about = said.description.as_ref().map_or_else(String::new, |about| format!("  {about}"));
+        self.add(key, &format!("{digest}  {}  {media_type}{about}", output::size(*size)));
+        self.details(said);
+    }
+}
+
+fn text(page: &Page) -> String {
+    let mut lines = Lines::default();
+    lines.add("Name", &page.name);
+    lines.add("Digest", &page.digest);
+    lines.add("Type", &page.media_type);
+    lines.add("Source", page.source);
+    lines.add("Platforms", &page.platforms.join(", "));
     for (key, value) in &page.labels {
-        line("Label", &format!("{key}={value}"));
+        lines.add("Label", &format!("{key}={value}"));
     }
-    let Some(chosen) = &page.manifest else { return lines.join("\n") + "\n" };
-    line("Manifest", &chosen.digest);
-    line("Platform", chosen.platform.as_deref().unwrap_or_default());
-    line("Artifact", chosen.artifact_type.as_deref().unwrap_or_default());
-    line("Size", &format!("{} ({} bytes)", output::size(page.size), page.size));
-    line("Config", &format!("{}  {}", chosen.config.digest, chosen.config.media_type));
-    for (key, field) in [("Created", "created"), ("Author", "author")] {
-        line(
-            key,
-            chosen.config_content.as_ref().and_then(|config| config[field].as_str()).unwrap_or_default(),
-        );
+    if page.manifest.as_ref().is_none_or(|chosen| chosen.digest != page.digest) {
+        lines.said(&page.said);
     }
-    let settings = chosen.config_content.as_ref().map(|config| &config["config"]);
+    if let Some(chosen) = &page.manifest {
+        lines.add("Manifest", &chosen.digest);
+        lines.add("Platform", chosen.platform.as_deref().unwrap_or_default());
+        lines.add("Artifact", chosen.artifact_type.as_deref().unwrap_or_default());
+        lines.said(&chosen.said);
+        lines.add("Size", &format!("{} ({} bytes)", output::size(page.size), page.size));
+        if let Some(config) = &chosen.config {
+            lines.part("Config", config);
+        }
+        settings(&mut lines, chosen.config_content.as_ref());
+        for (at, layer) in chosen.layers.iter().enumerate() {
+            lines.part(&format!("Layer {}", at + 1), layer);
+        }
+    }
+    lines.0.join("\n") + "\n"
+}
+
+/// What a container is started with.
+fn settings(lines: &mut Lines, config: Option<&Value>) {
+    let settings = config.map(|config| &config["config"]);
     for (key, field) in [
         ("Entrypoint", "Entrypoint"),
         ("Command", "Cmd"),
@@ -166,13 +240,8 @@ fn text(page: &Page) -> String {
     ] {
         match settings.map(|settings| &settings[field]) {
             None | Some(Value::Null) => {}
-            Some(Value::String(value)) => line(key, value),
-            Some(value) => line(key, &value.to_string()),
+            Some(Value::String(value)) => lines.add(key, value),
+            Some(value) => lines.add(key, &value.to_string()),
         }
     }
-    for (at, layer) in chosen.layers.iter().enumerate() {
-        let key = format!("Layer {}", at + 1);
-        line(&key, &format!("{}  {}  {}", layer.digest, output::size(layer.size), layer.media_type));
-    }
-    lines.join("\n") + "\n"
 }

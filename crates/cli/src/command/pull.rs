@@ -31,6 +31,9 @@ pub(crate) struct Pull {
     /// Hold what is pulled by this lease as well, whatever becomes of the image
     #[arg(long, value_name = "ID")]
     lease: Option<String>,
+    /// Fail if a part has a media type that nothing here knows, before any layer is fetched
+    #[arg(long)]
+    strict_types: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
@@ -47,12 +50,15 @@ impl Pull {
             lease::demand(store.as_ref(), id).await?;
         }
         let progress = progress::start(&context.global);
-        let options = PullOptions::new()
+        let mut options = PullOptions::new()
             .with_selection(selection)
             .with_labels(labels)
             .with_concurrency(self.registry.max_concurrent_downloads)
             .with_catalogue(context.catalogue.clone())
             .with_sink(progress.sink());
+        if self.strict_types {
+            options = options.with_strict_types();
+        }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
         progress.finish(outcome.is_ok());
