@@ -1,15 +1,18 @@
 //! `cargo xtask bench pull`: wharf, curl and skopeo take the same image from the same registry on loopback, in
 //! turn, so that whatever the machine is doing besides weighs on all of them alike. Medians are compared.
 //!
-//! `cargo xtask bench store` is in a file of its own.
+//! `cargo xtask bench store` and `bench graph` are in files of their own.
 //!
 //! The figures are printed beside their targets and judged by whoever reads them: a busy machine is no reason for
 //! a task to fail.
 
 mod figures;
+mod graph;
+mod graph_figures;
 mod store;
 mod store_figures;
 
+pub(crate) use graph::graph;
 pub(crate) use store::store;
 
 use std::fs::{self, File};

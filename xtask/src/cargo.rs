@@ -43,9 +43,18 @@ impl Workspace {
 
     /// Builds the program that the benchmark of the store commits with, as it would be shipped, and says where it is.
     pub(crate) fn build_bench_store(&self) -> Result<PathBuf> {
-        let what = ["build", "--release", "--locked", "--package", "wharf-tests", "--bin", "bench_store"];
+        self.build_bench("bench_store")
+    }
+
+    /// Builds the program that the benchmark of graphs consists of, and says where it is.
+    pub(crate) fn build_bench_graph(&self) -> Result<PathBuf> {
+        self.build_bench("bench_graph")
+    }
+
+    fn build_bench(&self, name: &str) -> Result<PathBuf> {
+        let what = ["build", "--release", "--locked", "--package", "wharf-tests", "--bin", name];
         self.cargo().args(what).pass_through()?;
-        Ok(self.target.join(Profile::Release.directory()).join("bench_store"))
+        Ok(self.target.join(Profile::Release.directory()).join(name))
     }
 
     /// The program to look at: the one given, else a release build.

@@ -88,6 +88,12 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         wharf: Option<PathBuf>,
     },
+    /// Walks and dispatches large and absurd graphs in memory, and decodes a large manifest.
+    Graph {
+        /// How often everything is done; the medians are compared.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -101,6 +107,7 @@ fn main() -> ExitCode {
         }
         Task::Bench { what: Bench::Pull { rounds, wharf } } => bench::pull(rounds, wharf.as_deref()),
         Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
+        Task::Bench { what: Bench::Graph { rounds } } => bench::graph(rounds),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
