@@ -224,7 +224,7 @@ pub struct Entry {
     pub keys: Vec<String>,
     /// The priority; the highest wins a key.
     pub priority: i32,
-    /// The path of the module that registered it.
+    /// The path of the module that registered it, or of the file that it was read from.
     pub module: String,
 }
 

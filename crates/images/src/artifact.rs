@@ -71,7 +71,7 @@ impl Point for ArtifactDecoders {
 #[macro_export]
 macro_rules! register_artifact_decoder {
     ($($registration:tt)*) => {
-        $crate::__content::__register! { $crate::artifact::ArtifactDecoders, $($registration)* }
+        $crate::content::__register! { $crate::artifact::ArtifactDecoders, $($registration)* }
     };
 }
 

@@ -203,7 +203,7 @@ impl Point for ManifestDecoders {
 #[macro_export]
 macro_rules! register_manifest_decoder {
     ($($registration:tt)*) => {
-        $crate::__content::__register! { $crate::decode::ManifestDecoders, $($registration)* }
+        $crate::content::__register! { $crate::decode::ManifestDecoders, $($registration)* }
     };
 }
 

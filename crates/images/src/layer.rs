@@ -143,7 +143,7 @@ impl Point for LayerDecoders {
 #[macro_export]
 macro_rules! register_layer_decoder {
     ($($registration:tt)*) => {
-        $crate::__content::__register! { $crate::layer::LayerDecoders, $($registration)* }
+        $crate::content::__register! { $crate::layer::LayerDecoders, $($registration)* }
     };
 }
 

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod conformance;
 pub mod decode;
 pub mod diff_id;
+pub mod external;
 pub mod filters;
 pub mod handler;
 pub mod image;
@@ -27,9 +28,6 @@ pub mod validate;
 pub mod verify;
 pub mod walk;
 
-#[doc(hidden)]
-pub use wharf_content as __content;
-
 mod decoders;
 mod json;
 mod memory;
@@ -46,3 +44,11 @@ pub use record::{Image, ImageStore, image_store};
 pub use reference::Reference;
 pub use sqlite::SqliteImages;
 pub use walk::{Limits, dispatch, walk};
+
+/// The layer below, whole: a plugin's crate that depends on this one alone finds stores, labels and leases here.
+pub use wharf_content as content;
+pub use wharf_content::{Catalogue, Descriptor, Digest, Error, ErrorKind, Labels, Result, ResultExt, Store};
+pub use wharf_platforms::Platform;
+
+/// Makes `async fn`s of traits such as [`Handler`] possible; re-exported for those who implement them.
+pub use async_trait::async_trait;

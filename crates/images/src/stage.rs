@@ -59,7 +59,7 @@ impl Point for HandlerFactories {
 #[macro_export]
 macro_rules! register_handler_factory {
     ($($registration:tt)*) => {
-        $crate::__content::__register! { $crate::stage::HandlerFactories, $($registration)* }
+        $crate::content::__register! { $crate::stage::HandlerFactories, $($registration)* }
     };
 }
 

@@ -88,7 +88,7 @@ impl Point for Transports {
 #[macro_export]
 macro_rules! register_transport {
     ($($registration:tt)*) => {
-        $crate::__content::__register! { $crate::transport::Transports, $($registration)* }
+        $crate::content::__register! { $crate::transport::Transports, $($registration)* }
     };
 }
 

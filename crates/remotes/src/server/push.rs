@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use serde_json::json;
 use wharf_content::{
-    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Store, reading, write_blob,
+    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Store, blocking, reading,
+    write_blob,
 };
 use wharf_images::{
     Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
@@ -112,7 +113,13 @@ impl Registry {
             let message = format!("{} is the type of a blob and not of a manifest", descriptor.media_type);
             return Err(Refusal::bad(Code::ManifestInvalid, message));
         }
-        let decoded = decoder.decode(descriptor, bytes).map_err(|error| match error.kind() {
+        let decoded = if decoder.blocks() {
+            let (decoder, descriptor, bytes) = (Arc::clone(&decoder), descriptor.clone(), bytes.clone());
+            blocking::run(move || decoder.decode(&descriptor, &bytes)).await
+        } else {
+            decoder.decode(descriptor, bytes)
+        };
+        let decoded = decoded.map_err(|error| match error.kind() {
             ErrorKind::InvalidArgument => Refusal::bad(Code::ManifestInvalid, error.report()),
             ErrorKind::NotImplemented => Refusal::bad(Code::Unsupported, error.report()),
             _ => Refusal::from(error),

@@ -1,0 +1,234 @@
+//! The manifest of a plugin: a small JSON file that says what it decodes and how it is run (`docs/plugin-manifest.schema.json`).
+
+use std::{fs::File, io::Read, path::Path, time::Duration};
+
+use serde::Deserialize;
+use wharf_content::{Error, Result, ResultExt};
+
+use super::PROTOCOL;
+use crate::{decode::Kind, sniff};
+
+/// The most bytes of a manifest.
+const MAX_LEN: u64 = 64 << 10;
+
+/// The most characters of a name.
+const MAX_NAME_LEN: usize = 64;
+
+/// The shortest and the longest time limit, in seconds.
+const TIME_LIMITS: std::ops::RangeInclusive<f64> = 0.1..=300.0;
+
+/// What a plugin is given of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Content {
+    /// Nothing: the descriptor is enough.
+    None,
+    /// Text; a document that is not UTF-8 is refused.
+    Text,
+    /// The bytes in base64.
+    Base64,
+}
+
+/// A manifest that holds what it must.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manifest {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) media_types: Vec<String>,
+    pub(super) executable: String,
+    pub(super) priority: i32,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) content: Content,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    protocol: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wire {
+    #[serde(rename = "$schema")]
+    _schema: Option<String>,
+    #[serde(rename = "protocol")]
+    _protocol: u32,
+    name: String,
+    kind: WireKind,
+    media_types: Vec<String>,
+    executable: String,
+    #[serde(default)]
+    priority: i32,
+    time_limit: Option<f64>,
+    content: Option<Content>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WireKind {
+    Index,
+    Manifest,
+    Leaf,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let doing = || format!("cannot read {}", path.display());
+        let mut bytes = Vec::new();
+        File::open(path).context(doing)?.take(MAX_LEN + 1).read_to_end(&mut bytes).context(doing)?;
+        if bytes.len() as u64 > MAX_LEN {
+            return Err(Error::resource_exhausted(format!("the manifest is longer than {MAX_LEN} bytes")));
+        }
+        Self::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let refuse = |error: serde_json::Error| {
+            Error::invalid_argument("this is not the manifest of a plugin").with_source(error)
+        };
+        // The version first: what else another version has is nothing to complain of.
+        let Version { protocol } = serde_json::from_slice(bytes).map_err(refuse)?;
+        if protocol != PROTOCOL {
+            return Err(Error::not_implemented(format!(
+                "the plugin speaks protocol {protocol}, and this program speaks {PROTOCOL}"
+            )));
+        }
+        let wire: Wire = serde_json::from_slice(bytes).map_err(refuse)?;
+        wire.check()
+    }
+}
+
+impl Wire {
+    fn check(self) -> Result<Manifest> {
+        if !is_name(&self.name) {
+            return Err(Error::invalid_argument(format!(
+                "the name {:?} is not one of a plugin: it has 1 to {MAX_NAME_LEN} of a-z, 0-9, '.', '_' and '-', and begins \
+                 with a letter or digit",
+                self.name
+            )));
+        }
+        if self.media_types.is_empty() {
+            return Err(Error::invalid_argument(
+                "mediaTypes is empty: there is nothing that the plugin decodes",
+            ));
+        }
+        for (at, media_type) in self.media_types.iter().enumerate() {
+            if !sniff::is_media_type(media_type) {
+                return Err(Error::invalid_argument(format!("{media_type:?} is not a media type")));
+            }
+            if self.media_types[..at].contains(media_type) {
+                return Err(Error::invalid_argument(format!("mediaTypes has {media_type:?} twice")));
+            }
+        }
+        if self.executable.contains(['/', '\0']) || matches!(self.executable.as_str(), "" | "." | "..") {
+            return Err(Error::invalid_argument(format!(
+                "the executable {:?} is not the name of a file beside the manifest",
+                self.executable
+            )));
+        }
+        if let Some(seconds) = self.time_limit.filter(|seconds| !TIME_LIMITS.contains(seconds)) {
+            return Err(Error::invalid_argument(format!(
+                "the timeLimit {seconds} is not a number of seconds from {} to {}",
+                TIME_LIMITS.start(),
+                TIME_LIMITS.end()
+            )));
+        }
+        let kind = match self.kind {
+            WireKind::Index => Kind::Index,
+            WireKind::Manifest => Kind::Manifest,
+            WireKind::Leaf => Kind::Leaf,
+        };
+        let content = self.content.unwrap_or(if kind.is_manifest() { Content::Text } else { Content::None });
+        if kind.is_manifest() && content == Content::None {
+            return Err(Error::invalid_argument(
+                "content is \"none\", but the children of an index or manifest are in its content",
+            ));
+        }
+        Ok(Manifest {
+            name: self.name,
+            kind,
+            media_types: self.media_types,
+            executable: self.executable,
+            priority: self.priority,
+            time_limit: self.time_limit.map(Duration::from_secs_f64),
+            content,
+        })
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let ordinary = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= MAX_NAME_LEN
+        && name.bytes().next().is_some_and(ordinary)
+        && name.bytes().all(|byte| ordinary(byte) || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use wharf_content::ErrorKind;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "protocol": 1, "name": "cookbook", "kind": "manifest", "executable": "cookbook.py",
+            "mediaTypes": ["application/vnd.example.cookbook.manifest.v1+json"],
+        })
+    }
+
+    fn parse(value: &Value) -> Result<Manifest> {
+        Manifest::parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn defaults_follow_the_kind() {
+        let manifest = parse(&good()).expect("valid");
+        assert_eq!((manifest.kind, manifest.content), (Kind::Manifest, Content::Text));
+        assert_eq!((manifest.priority, manifest.time_limit), (0, None));
+        let mut leaf = good();
+        leaf["kind"] = "leaf".into();
+        leaf["timeLimit"] = 2.5.into();
+        leaf["priority"] = (-3).into();
+        let manifest = parse(&leaf).expect("valid");
+        assert_eq!((manifest.kind, manifest.content), (Kind::Leaf, Content::None));
+        assert_eq!((manifest.priority, manifest.time_limit), (-3, Some(Duration::from_millis(2500))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (field, value, said) in [
+            ("name", json!("Cook"), "\"Cook\""),
+            ("name", json!("../x"), "\"../x\""),
+            ("name", json!(""), "1 to 64"),
+            ("name", json!("x".repeat(65)), "1 to 64"),
+            ("mediaTypes", json!([]), "nothing that the plugin decodes"),
+            ("mediaTypes", json!(["no type"]), "\"no type\""),
+            ("mediaTypes", json!(["a/b", "a/b"]), "twice"),
+            ("executable", json!("../x"), "beside the manifest"),
+            ("executable", json!("/bin/sh"), "beside the manifest"),
+            ("executable", json!(""), "beside the manifest"),
+            ("executable", json!(".."), "beside the manifest"),
+            ("timeLimit", json!(0), "seconds"),
+            ("timeLimit", json!(301), "seconds"),
+            ("content", json!("none"), "in its content"),
+            ("kind", json!("layer"), "unknown variant"),
+            ("typo", json!(1), "unknown field `typo`"),
+            ("priority", json!("high"), "expected i32"),
+            ("protocol", json!(2), "speaks protocol 2"),
+        ] {
+            let mut bad = good();
+            bad[field] = value;
+            let error = parse(&bad).expect_err(field);
+            assert!(error.report().contains(said), "{field}: {}", error.report());
+        }
+        for field in ["name", "mediaTypes", "executable", "kind", "protocol"] {
+            let mut bad = good();
+            bad.as_object_mut().expect("an object").remove(field);
+            let error = parse(&bad).expect_err(field);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.report().contains(field), "{field}: {}", error.report());
+        }
+    }
+}
