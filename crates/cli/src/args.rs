@@ -1,6 +1,6 @@
 //! The command line: flags that several commands share, and the list of commands. What they do is in `command`.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -23,6 +23,16 @@ pub(crate) struct Global {
     /// Directory of the store [default: $XDG_DATA_HOME/wharf]
     #[arg(long, global = true, env = "WHARF_ROOT", value_name = "DIR")]
     pub(crate) root: Option<String>,
+    /// Directory of executable plugins, several by colons; empty for none [default: $XDG_CONFIG_HOME/wharf/plugins,
+    /// /etc/wharf/plugins, /usr/lib/wharf/plugins]
+    #[arg(
+        long = "plugin-dir",
+        global = true,
+        env = "WHARF_PLUGIN_DIR",
+        value_name = "DIR",
+        value_delimiter = ':'
+    )]
+    pub(crate) plugin_dirs: Option<Vec<OsString>>,
     /// Say more on standard error; twice for every request
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

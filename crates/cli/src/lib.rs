@@ -8,6 +8,7 @@ mod exit;
 mod labels;
 mod node;
 mod output;
+mod plugin_dirs;
 mod progress;
 mod runner;
 

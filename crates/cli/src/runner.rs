@@ -5,12 +5,14 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind as ClapKind};
 use tracing_subscriber::EnvFilter;
 use wharf_content::{Catalogue, Error, Result};
+use wharf_images::external::{PluginOptions, Plugins};
 
 use crate::{
     args::{Cli, Color, Format, Global},
     command,
     context::Context,
     exit::{self, Code},
+    plugin_dirs,
 };
 
 /// Runs `wharf` with a catalogue of the builder's choice.
@@ -26,6 +28,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Runner {
     catalogue: Catalogue,
+    executables: Executables,
+}
+
+/// Whether plugins that are executables are read from their directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Executables {
+    Read,
+    Left,
 }
 
 impl Default for Runner {
@@ -35,15 +45,22 @@ impl Default for Runner {
 }
 
 impl Runner {
-    /// Uses everything that is linked into the program.
+    /// Uses everything that is linked into the program, and the plugins that its user has installed as executables.
     pub fn new() -> Self {
-        Self { catalogue: Catalogue::linked().clone() }
+        Self { catalogue: Catalogue::linked().clone(), executables: Executables::Read }
     }
 
-    /// Uses this catalogue instead.
+    /// Uses this catalogue instead of what is linked.
     #[must_use]
     pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
         self.catalogue = catalogue;
+        self
+    }
+
+    /// Runs no executable plugin, whatever directories the user names: what the program can do is what it was built with.
+    #[must_use]
+    pub fn without_plugin_dirs(mut self) -> Self {
+        self.executables = Executables::Left;
         self
     }
 
@@ -65,11 +82,21 @@ impl Runner {
             Ok(runtime) => runtime,
             Err(error) => return exit::report(&Error::io("cannot start", error), format).into(),
         };
-        let context = Context::new(cli.global, self.catalogue);
+        let plugins = match self.executables {
+            Executables::Read => plugin_dirs::load(&cli.global),
+            Executables::Left => Ok(Plugins::new(PluginOptions::default())),
+        };
+        let plugins = match plugins {
+            Ok(plugins) => plugins,
+            Err(error) => return exit::report(&error, format).into(),
+        };
+        let context = Context::new(cli.global, plugins.register(self.catalogue));
         let ends_by_itself = cli.command.ends_when_signalled();
         let work = command::run(cli.command, &context);
         let outcome = runtime
             .block_on(async { if ends_by_itself { Ok(work.await) } else { interruptible(work).await } });
+        // A plugin that is asked by a command that was interrupted has nobody left to answer to.
+        plugins.stop();
         // Blocking threads that still write are waited for no longer: their ingests are resumed by the next run.
         runtime.shutdown_background();
         match outcome {

@@ -21,7 +21,8 @@ impl Wharf {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-        command.env("WHARF_ROOT", self.dir.path().join("store")).env_remove("WHARF_LOG").args(arguments);
+        command.env("WHARF_ROOT", self.dir.path().join("store")).env("WHARF_PLUGIN_DIR", "");
+        command.env_remove("WHARF_LOG").args(arguments);
         command
     }
 
