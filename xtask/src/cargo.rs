@@ -33,12 +33,22 @@ impl Workspace {
 
     /// Builds the program and says where it is. `profile` is `debug` or `release`.
     pub(crate) fn build_wharf(&self, profile: Profile) -> Result<PathBuf> {
-        let build = self.cargo().args(["build", "--locked", "--package", "wharf"]);
+        self.build("wharf", profile)
+    }
+
+    /// Builds the program that a third party makes of wharf and a plugin, as it would be shipped, and says where it is.
+    pub(crate) fn build_cookbook_wharf(&self) -> Result<PathBuf> {
+        self.build("cookbook-wharf", Profile::Release)
+    }
+
+    /// Builds a package and says where its program is, which has its name.
+    fn build(&self, package: &str, profile: Profile) -> Result<PathBuf> {
+        let build = self.cargo().args(["build", "--locked", "--package", package]);
         match profile {
             Profile::Debug => build.pass_through()?,
             Profile::Release => build.arg("--release").pass_through()?,
         }
-        Ok(self.target.join(profile.directory()).join("wharf"))
+        Ok(self.target.join(profile.directory()).join(package))
     }
 
     /// Builds the program that the benchmark of the store commits with, as it would be shipped, and says where it is.

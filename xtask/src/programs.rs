@@ -35,6 +35,7 @@ pub(crate) const INTEGRATION: &[Program] = &[
     Program { name: "ctr", package: "containerd" },
     Program { name: "runc", package: "runc" },
     Program { name: "strace", package: "strace" },
+    Program { name: "python3", package: "python3" },
 ];
 
 /// What the benchmark of a pull needs.
@@ -178,7 +179,7 @@ mod tests {
     fn packages_are_named_once() {
         assert_eq!(
             packages(INTEGRATION),
-            ["containerd", "docker-registry", "runc", "skopeo", "strace", "umoci"]
+            ["containerd", "docker-registry", "python3", "runc", "skopeo", "strace", "umoci"]
         );
     }
 }

@@ -8,6 +8,7 @@ mod export;
 mod faults;
 mod kills;
 mod layout;
+mod plugins;
 mod pull;
 mod reading;
 mod repair;
@@ -26,6 +27,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(layout::STEPS);
     steps.extend_from_slice(export::STEPS);
     steps.extend_from_slice(serve::STEPS);
+    steps.extend_from_slice(plugins::STEPS);
     steps.extend_from_slice(errors::STEPS);
     steps.extend_from_slice(faults::STEPS);
     steps.extend_from_slice(disks::STEPS);

@@ -28,6 +28,11 @@ pub(crate) fn put(port: u16, path: &str, media_type: &str, body: &[u8]) -> Resul
     request(port, "PUT", path, Some(("Content-Type", media_type)), body)
 }
 
+/// Posts `body` to a path.
+pub(crate) fn post(port: u16, path: &str, media_type: &str, body: &[u8]) -> Result<Response> {
+    request(port, "POST", path, Some(("Content-Type", media_type)), body)
+}
+
 /// Asks for a manifest of OCI's kind; registries give what is accepted, and some give schema 1 when nothing is.
 pub(crate) fn get_manifest(port: u16, repository: &str, tag: &str) -> Result<Vec<u8>> {
     let accept = ("Accept", "application/vnd.oci.image.manifest.v1+json");

@@ -36,9 +36,11 @@ pub(super) fn rule(workspace: &Workspace) -> Result<Vec<String>> {
     let directory = workspace.target.join("tidy");
     let packages = directory.join("package");
     clear(&packages)?;
+    let published = crates.iter().flat_map(|package| ["--package", &package.name]);
     let made = workspace
         .cargo()
-        .args(["package", "--workspace", "--exclude", "xtask", "--exclude", "wharf-tests"])
+        .arg("package")
+        .args(published)
         .args(["--allow-dirty", "--locked", "--no-verify", "--target-dir"])
         .arg(&directory)
         .limit(LIMIT)

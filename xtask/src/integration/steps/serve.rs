@@ -7,7 +7,7 @@ use super::super::layout::{self, Layout};
 use super::super::store::Store;
 use super::super::{Step, World, digest};
 use crate::failure::{Context, Result, ensure, ensure_equal};
-use crate::process::{Daemon, Signal};
+use crate::process::{Daemon, Signal, Tool};
 use crate::registry::http;
 
 pub(super) const STEPS: &[Step] = &[
@@ -18,16 +18,23 @@ pub(super) const STEPS: &[Step] = &[
     ("serve-stops-on-sigint", |world| stops(world, Signal::Interrupt, "serve-int")),
 ];
 
+/// The arguments of a server on a port that is free.
+pub(super) const SERVE: &[&str] = &["serve", "--addr", "127.0.0.1:0"];
+
 /// A running `wharf serve`.
 #[derive(Debug)]
-struct Server {
-    daemon: Daemon,
-    port: u16,
+pub(super) struct Server {
+    pub(super) daemon: Daemon,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(world: &World, store: &Store<'_>, name: &str) -> Result<Self> {
-        let tool = store.wharf(&["serve", "--addr", "127.0.0.1:0"]);
+    pub(super) fn start(world: &World, store: &Store<'_>, name: &str) -> Result<Self> {
+        Self::run(world, store.wharf(SERVE), name)
+    }
+
+    /// Starts what serves when it is called with [`SERVE`].
+    pub(super) fn run(world: &World, tool: Tool, name: &str) -> Result<Self> {
         let mut daemon = Daemon::start("wharf-serve", tool, &world.dir(name)?)?;
         let line = daemon.ready(Duration::from_secs(20), |daemon| {
             let said = daemon.stdout();

@@ -1,0 +1,17 @@
+//! Cookbooks: what a third party adds to wharf without asking anybody.
+//!
+//! ```text
+//! application/vnd.example.cookbook.manifest.v1+json      { "title", "language", "cover", "recipes", "about" }
+//!    |                  |
+//!  image/png          application/vnd.example.recipe.v1+json …
+//! ```
+//!
+//! [`manifest`] and [`recipe`] decode the two types; [`tasting`] is a handler in every pull. All three register themselves: whoever
+//! links this crate has them.
+
+pub mod manifest;
+pub mod recipe;
+pub mod tasting;
+
+pub use manifest::COOKBOOK;
+pub use recipe::RECIPE;
