@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::{sync::Semaphore, task::JoinSet};
-use wharf_content::{Descriptor, Digest, Error, Result};
+use wharf_content::{Algorithm, Descriptor, Digest, Error, Result};
 
 use crate::handler::{Flow, Handler};
 
@@ -50,18 +50,18 @@ impl Default for Limits {
 /// Which nodes were seen, and whether one more may be visited.
 #[derive(Debug)]
 struct Visits {
-    seen: HashSet<Digest>,
+    seen: Seen,
     limits: Limits,
 }
 
 impl Visits {
     fn new(limits: Limits) -> Self {
-        Self { seen: HashSet::new(), limits }
+        Self { seen: Seen::default(), limits }
     }
 
     /// Whether the node is new. Fails where it is too deep or one too many.
     fn enter(&mut self, descriptor: &Descriptor, depth: usize) -> Result<bool> {
-        if self.seen.contains(&descriptor.digest) {
+        if !self.seen.insert(&descriptor.digest) {
             return Ok(false);
         }
         if depth > self.limits.max_depth {
@@ -70,15 +70,50 @@ impl Visits {
                 self.limits.max_depth, descriptor.digest
             )));
         }
-        if self.seen.len() >= self.limits.max_nodes {
+        if self.seen.len() > self.limits.max_nodes {
             return Err(Error::resource_exhausted(format!(
                 "the image has more than {} parts, at {}",
                 self.limits.max_nodes, descriptor.digest
             )));
         }
-        self.seen.insert(descriptor.digest.clone());
         Ok(true)
     }
+}
+
+/// A set of digests. Those of SHA-256, which nearly all are, take 32 bytes each in one table, so that a large graph stays in the caches
+/// for longer than with as many strings.
+#[derive(Debug, Default)]
+struct Seen {
+    sha256: HashSet<[u8; 32]>,
+    others: HashSet<Digest>,
+}
+
+impl Seen {
+    /// Adds a digest; whether it is new.
+    fn insert(&mut self, digest: &Digest) -> bool {
+        match sha256_bytes(digest) {
+            Some(bytes) => self.sha256.insert(bytes),
+            None => self.others.insert(digest.clone()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.sha256.len() + self.others.len()
+    }
+}
+
+fn sha256_bytes(digest: &Digest) -> Option<[u8; 32]> {
+    if digest.algorithm() != Algorithm::Sha256 {
+        return None;
+    }
+    // A digest has lower case digits only.
+    let value = |digit: u8| if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 };
+    let mut bytes = [0; 32];
+    let (pairs, _) = digest.hex().as_bytes().as_chunks::<2>();
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = value(*high) << 4 | value(*low);
+    }
+    Some(bytes)
 }
 
 /// Visits the graph below `roots` depth first, one node after the other.
@@ -196,6 +231,22 @@ mod tests {
     use wharf_content::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn digests_are_seen_once_each() {
+        let mut seen = Seen::default();
+        for text in 0..1000_u32 {
+            for algorithm in Algorithm::ALL {
+                let digest = algorithm.digest(&text.to_le_bytes());
+                assert!(seen.insert(&digest), "{digest}");
+                assert!(!seen.insert(&digest), "{digest}");
+            }
+        }
+        assert_eq!(seen.len(), 1000 * Algorithm::ALL.len());
+        let digest = Digest::sha256(b"");
+        let bytes = sha256_bytes(&digest).expect("SHA-256");
+        assert_eq!((bytes[0], bytes[1], bytes[31]), (0xe3, 0xb0, 0x55));
+    }
     use crate::handler::handler_fn;
 
     fn node(name: &str) -> Descriptor {
