@@ -1,19 +1,37 @@
 //! Archive formats: the extension point by which others add theirs. OCI's is registered in the same way.
 //!
-//! A format decides about bytes only. Where they go, whether a file is replaced, and which images are meant is its caller's
-//! business.
+//! A format decides about bytes only. Where they go, whether a file is replaced, which images are meant, and under which names they are
+//! recorded is its caller's business.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, io::Read, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::io::AsyncWrite;
-use wharf_content::{Provider, Result, plugin::Point};
+use wharf_content::{Descriptor, Error, Provider, Result, Store, plugin::Point};
 use wharf_images::Image;
 
-use crate::options::ExportOptions;
+use crate::options::{ExportOptions, ImportOptions};
 
 /// Where an archive is written.
 pub type Output<'a> = dyn AsyncWrite + Send + Unpin + 'a;
+
+/// Where an archive is read from: a stream without its compression, for a blocking thread.
+pub type Input = Box<dyn Read + Send>;
+
+/// How many bytes of an archive a format sees before it says whether it knows them; fewer where there are not as many.
+pub const HEAD_LEN: usize = 4096;
+
+/// How sure a format is of an archive of which it saw the first bytes. The surest format reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Sniff {
+    /// It is not of this format.
+    No,
+    /// The container fits, such as a tar. What is in it comes later.
+    Container,
+    /// It is of this format.
+    Format,
+}
 
 /// What an export wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +50,7 @@ impl Exported {
     }
 }
 
-/// Writes images as archives of one kind.
+/// Writes and reads archives of one kind.
 #[async_trait]
 pub trait ArchiveFormat: Debug + Send + Sync + 'static {
     /// Writes one archive of all the images. The caller flushes the output.
@@ -52,6 +70,35 @@ pub trait ArchiveFormat: Debug + Send + Sync + 'static {
         options: &ExportOptions,
         output: &mut Output<'_>,
     ) -> Result<Exported>;
+
+    /// Says whether an archive that begins with `head`, of at most [`HEAD_LEN`] bytes, is of this format. A format that only writes
+    /// knows none.
+    fn sniff(&self, _head: &[u8]) -> Sniff {
+        Sniff::No
+    }
+
+    /// Brings the content of an archive into the store, in one pass, and describes the images in it as the `index.json` of a layout
+    /// does: names are annotations. Those that nobody has given a name are described too.
+    ///
+    /// The input is read on a blocking thread and to its end, so that it is known to be whole. Nothing is recorded, and which platforms must be
+    /// there is not looked at; the caller does that, holds all that is written by a lease, and labels it.
+    ///
+    /// # Errors
+    /// Those of [`import`](crate::import()). `NotImplemented` by default.
+    ///
+    /// # Cancellation
+    /// What was committed remains in the store. The reading thread may wait for its input once more.
+    ///
+    /// # Security
+    /// The bytes come from a stranger: no allocation by a number that they claim, no name taken for a path.
+    async fn import(
+        &self,
+        _store: Arc<dyn Store>,
+        _input: Input,
+        _options: &ImportOptions,
+    ) -> Result<Vec<Descriptor>> {
+        Err(Error::not_implemented("this archive format is written only"))
+    }
 }
 
 /// The extension point of archive formats; a key is the format's name.

@@ -1,18 +1,25 @@
 //! The format `oci-archive`: an OCI image layout as one tar, which Docker reads, too. Registered like any other.
+//!
+//! What `docker save` wrote is read as well. Which of the two an archive is, shows in the middle of the tar, when much of it has passed; that
+//! is why it is one format. An archive that is both is read as a layout (containerd: `core/images/archive/importer.go`).
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wharf_content::{Provider, Result};
+use wharf_content::{Descriptor, Error, Provider, Result, Store};
 use wharf_images::Image;
 
 use crate::{
     copy::copy_blob,
-    format::{ArchiveFormat, Exported, Output},
+    docker_archive,
+    format::{ArchiveFormat, Exported, Input, Output, Sniff},
     index::OCI_LAYOUT,
-    options::{DEFAULT_FORMAT, ExportOptions},
+    intake::take_in,
+    layout,
+    options::{DEFAULT_FORMAT, ExportOptions, ImportOptions},
     plan::{Plan, blob_directory},
     tar::TarWriter,
+    untar::is_tar,
 };
 
 crate::register_archive_format! { name: "oci-archive", keys: [DEFAULT_FORMAT], make: OciArchive }
@@ -51,5 +58,27 @@ impl ArchiveFormat for OciArchive {
         }
         tar.file("oci-layout", LAYOUT_MODE, OCI_LAYOUT).await?;
         Ok(Exported::new(tar.finish().await?, plan.blobs.len()))
+    }
+
+    fn sniff(&self, head: &[u8]) -> Sniff {
+        if is_tar(head) { Sniff::Container } else { Sniff::No }
+    }
+
+    async fn import(
+        &self,
+        store: Arc<dyn Store>,
+        input: Input,
+        options: &ImportOptions,
+    ) -> Result<Vec<Descriptor>> {
+        let contents = take_in(Arc::clone(&store), input, options).await?;
+        if let Some(images) = layout::images(&contents, store.as_ref(), &options.catalogue).await? {
+            return Ok(images);
+        }
+        if let Some(images) = docker_archive::images(&contents, store.as_ref()).await? {
+            return Ok(images);
+        }
+        Err(Error::invalid_argument(
+            "not an image archive: it is a tar with neither oci-layout nor manifest.json at its root",
+        ))
     }
 }

@@ -1,4 +1,4 @@
-//! How images are exported. Which images, and where to, are parameters of the export itself.
+//! How images are exported and imported. Which images, where to and where from are parameters of the functions themselves.
 
 use std::sync::Arc;
 
@@ -110,5 +110,132 @@ impl ExportOptions {
     pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
         self.sink = sink;
         self
+    }
+}
+
+/// How images are imported.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImportOptions {
+    /// The name of the archive format; by default the one that knows the first bytes.
+    pub format: Option<String>,
+    /// The repository of images that the archive gives a bare tag or no name at all, such as `ghcr.io/owner/image`.
+    pub base_name: Option<String>,
+    /// Whether each image is recorded by its digest too, in the base name or its own repository; it is not by default.
+    pub digests: bool,
+    /// The platforms that must be there, and be whole, and are kept; by default those that there are, of which one must be whole.
+    pub selection: Option<Selection>,
+    /// The catalogue of formats and decoders; what is linked by default.
+    pub catalogue: Catalogue,
+    /// How deep and how large an image may be.
+    pub limits: Limits,
+    /// The most bytes of an archive without its compression.
+    pub max_len: u64,
+    /// How many times the compressed bytes may come out, above the first GiB.
+    pub max_ratio: u64,
+    /// The most entries of an archive.
+    pub max_entries: usize,
+    /// Where progress is told; nowhere by default.
+    pub sink: Arc<dyn Sink>,
+}
+
+impl ImportOptions {
+    /// 1 TiB.
+    pub const DEFAULT_MAX_LEN: u64 = 1 << 40;
+    /// Layers are compressed already or shrink to a third; only zeros and their like shrink to a five-hundredth.
+    pub const DEFAULT_MAX_RATIO: u64 = 500;
+    /// A hundred images of a hundred layers have some ten thousand.
+    pub const DEFAULT_MAX_ENTRIES: usize = 250_000;
+
+    /// What there is, under the names that the archive gives.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the archive as this format, whatever its first bytes are.
+    #[must_use]
+    pub fn with_format(mut self, format: impl Into<String>) -> Self {
+        self.format = Some(format.into());
+        self
+    }
+
+    /// Sets the repository of images that have a bare tag or no name. Images with a full name keep it.
+    #[must_use]
+    pub fn with_base_name(mut self, base_name: impl Into<String>) -> Self {
+        self.base_name = Some(base_name.into());
+        self
+    }
+
+    /// Records each image by its digest too.
+    #[must_use]
+    pub fn with_digests(mut self) -> Self {
+        self.digests = true;
+        self
+    }
+
+    /// Demands these platforms, whole, and keeps no others.
+    #[must_use]
+    pub fn with_selection(mut self, selection: Selection) -> Self {
+        self.selection = Some(selection);
+        self
+    }
+
+    /// Finds formats and decoders in this catalogue.
+    #[must_use]
+    pub fn with_catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self
+    }
+
+    /// Sets how deep and how large an image may be.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the most bytes of an archive without its compression.
+    #[must_use]
+    pub fn with_max_len(mut self, max_len: u64) -> Self {
+        self.max_len = max_len;
+        self
+    }
+
+    /// Sets the largest ratio of compression, at least 1, above the first GiB.
+    #[must_use]
+    pub fn with_max_ratio(mut self, max_ratio: u64) -> Self {
+        self.max_ratio = max_ratio.max(1);
+        self
+    }
+
+    /// Sets the most entries of an archive.
+    #[must_use]
+    pub fn with_max_entries(mut self, max_entries: usize) -> Self {
+        self.max_entries = max_entries;
+        self
+    }
+
+    /// Tells progress to `sink`: each blob as it is taken in, and what a person should know.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = sink;
+        self
+    }
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            base_name: None,
+            digests: false,
+            selection: None,
+            catalogue: Catalogue::linked().clone(),
+            limits: Limits::default(),
+            max_len: Self::DEFAULT_MAX_LEN,
+            max_ratio: Self::DEFAULT_MAX_RATIO,
+            max_entries: Self::DEFAULT_MAX_ENTRIES,
+            sink: Arc::new(Silent),
+        }
     }
 }

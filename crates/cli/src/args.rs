@@ -155,6 +155,8 @@ pub(crate) enum Command {
     Config(command::raw::Config),
     /// Write images to an archive
     Export(command::export::Export),
+    /// Take in the images of an archive
+    Import(command::import::Import),
     /// Look after the store's blobs and ingests themselves
     #[command(subcommand, visible_alias = "c")]
     Content(command::content::Content),

@@ -4,6 +4,7 @@ pub(crate) mod content;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod lease;
 pub(crate) mod platform;
@@ -39,6 +40,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Manifest(command) => command.run(context).await,
         Command::Config(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
+        Command::Import(command) => command.run(context).await,
         Command::Content(command) => command.run(context).await,
         Command::Serve(command) => command.run(context).await,
         Command::Gc(command) => command.run(context).await,

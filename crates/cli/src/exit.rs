@@ -176,7 +176,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         return local_hint(error, refused);
     }
     match (code(error), error.kind()) {
-        (Code::NotFound, _) if error.to_string().starts_with("no match for platform") => {
+        (Code::NotFound, _) if error.report().contains("no match for platform") => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
         (Code::Mismatch, _) if error.report().contains("strict types were asked for") => Some(
@@ -184,6 +184,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         ),
         (Code::Mismatch, _) if error.report().contains(" is damaged: ") => {
             Some("`wharf verify --repair` moves damaged content away and fetches it again")
+        }
+        (Code::Usage, _) if error.to_string().starts_with("no image of the archive has a full name") => {
+            Some("`--base-name REPOSITORY` names them, as in `--base-name ghcr.io/owner/image`")
         }
         (Code::NotFound, _) if error.to_string().starts_with("there is no image") => {
             Some("`wharf images ls` lists the images, `wharf pull` fetches one")

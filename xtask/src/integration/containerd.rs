@@ -1,4 +1,4 @@
-//! containerd with everything of its own in a temporary directory, for its importer.
+//! containerd with everything of its own in a temporary directory, for its importer and exporter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,12 @@ impl Containerd {
     pub(super) fn import(&self, archive: &Path, options: &[&str]) -> Result<()> {
         let tool = self.ctr().args(["images", "import", "--snapshotter", "native"]).args(options);
         tool.arg(archive).success().map(drop)
+    }
+
+    /// Exports an image, as ctr's `options` say.
+    pub(super) fn export(&self, image: &str, archive: &Path, options: &[&str]) -> Result<()> {
+        let tool = self.ctr().args(["images", "export"]).args(options);
+        tool.arg(archive).arg(image).success().map(drop)
     }
 
     /// The images that are there: name, media type and digest.

@@ -6,6 +6,7 @@ mod disks;
 mod errors;
 mod export;
 mod faults;
+mod import;
 mod kills;
 mod layout;
 mod plugins;
@@ -26,6 +27,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(reading::STEPS);
     steps.extend_from_slice(layout::STEPS);
     steps.extend_from_slice(export::STEPS);
+    steps.extend_from_slice(import::STEPS);
     steps.extend_from_slice(serve::STEPS);
     steps.extend_from_slice(plugins::STEPS);
     steps.extend_from_slice(errors::STEPS);

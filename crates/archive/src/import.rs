@@ -1,0 +1,187 @@
+//! Importing images: from any stream, or from a file, in one pass and without a temporary copy.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use wharf_content::{Error, ErrorKind, Labels, LeasedStore, Result, ResultExt, Store, blocking};
+use wharf_images::{Image, ImageStore, progress::Event, record};
+
+use crate::{
+    decompress::{self, peek, stream_error},
+    format::{ArchiveFormat, ArchiveFormats, HEAD_LEN, Input, Sniff},
+    naming,
+    options::ImportOptions,
+    whole::Wholeness,
+};
+
+/// Brings the images of an archive into the store and records them. The archive is plain, gzip or zstd, whichever its first bytes tell,
+/// and so is its format.
+///
+/// Everything is taken in while it streams by, verified, and looked through; the records are written last, when all the images are
+/// known to be there, and given sorted by name. A record of another image by the same name is replaced, with a warning.
+///
+/// # Errors
+/// Nothing is recorded then, and images of the store are as they were.
+/// - `InvalidArgument`: no archive of images; one that is malformed or can be read in two ways; images without a full name; a base name
+///   that is none; a path that is a directory
+/// - `NotFound`: parts that neither the archive nor the store has, naming them; a platform that an image does not have
+/// - `FailedPrecondition`: content of another digest or size than was promised
+/// - `DataLoss`: an archive that was cut short
+/// - `ResourceExhausted`: an archive beyond the limits of the options; no room in the store
+/// - `Conflict`: two images of one name; two formats that know the archive
+/// - `NotImplemented`: another compression
+/// - those of the input and the stores
+///
+/// # Cancellation
+/// Nothing is recorded; content that is complete stays and is not written again by the next import. A lease keeps it from collection for
+/// [`PROCESS_LEASE`](wharf_content::lease::PROCESS_LEASE). A thread may wait for the input once more. Dropped in its last step, it
+/// may have recorded some of the images.
+pub async fn import(
+    store: Arc<dyn Store>,
+    images: &dyn ImageStore,
+    input: impl Read + Send + 'static,
+    options: &ImportOptions,
+) -> Result<Vec<Image>> {
+    naming::check_base(options)?;
+    let leased = LeasedStore::hold(store, Labels::new()).await?;
+    let imported = under_lease(&leased, images, Box::new(input), options).await;
+    // What failed is told first; what it took in may be collected, for nobody is at work on it.
+    let released = leased.release().await;
+    let imported = imported?;
+    released?;
+    Ok(imported)
+}
+
+/// Imports the archive that `path` leads to, which may be a FIFO or a device.
+///
+/// # Errors
+/// As [`import`]; `NotFound` when there is no such file.
+///
+/// # Cancellation
+/// As [`import`].
+pub async fn import_from_file(
+    path: impl Into<PathBuf>,
+    store: Arc<dyn Store>,
+    images: &dyn ImageStore,
+    options: &ImportOptions,
+) -> Result<Vec<Image>> {
+    let path = path.into();
+    let file = blocking::run(move || open(&path)).await?;
+    import(store, images, file, options).await
+}
+
+fn open(path: &Path) -> Result<File> {
+    let cannot = || format!("cannot read the archive {}", path.display());
+    if path.is_dir() {
+        return Err(Error::invalid_argument(format!("{}: it is a directory", cannot())));
+    }
+    File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::not_found(format!("{}: there is no such file", cannot())),
+        _ => Error::io(cannot(), error),
+    })
+}
+
+async fn under_lease(
+    leased: &Arc<LeasedStore>,
+    images: &dyn ImageStore,
+    input: Input,
+    options: &ImportOptions,
+) -> Result<Vec<Image>> {
+    let (format, input) = {
+        let options = options.clone();
+        blocking::run(move || sniff(input, &options)).await?
+    };
+    let store = Arc::clone(leased) as Arc<dyn Store>;
+    let entries = format.import(Arc::clone(&store), input, options).await?;
+    let named = naming::name(entries, options)?;
+    if !named.unnamed.is_empty() {
+        let unnamed = naming::list(&named.unnamed);
+        let text = format!("images of the archive are left out: {unnamed}; a base name would give them one");
+        options.sink.event(&Event::Warning { text: &text });
+    }
+    let wholeness = Wholeness::new(store, options);
+    let mut whole = HashSet::new();
+    for image in &named.images {
+        // Many names may mean one image.
+        if !whole.insert((&image.target.digest, &image.target.media_type, image.target.size)) {
+            continue;
+        }
+        leased.add(&image.target.digest).await?;
+        wholeness.check(image).await.context(|| format!("cannot import {:?}", image.name))?;
+    }
+    let mut recorded = Vec::with_capacity(named.images.len());
+    for mut image in named.images {
+        image.labels = labels_so_far(images, &image, options).await?;
+        let name = image.name.clone();
+        let image = record::put(images, image).await;
+        recorded.push(image.context(|| format!("cannot record the image {name}"))?);
+    }
+    Ok(recorded)
+}
+
+/// Takes off the compression and finds the format. Blocks.
+fn sniff(input: Input, options: &ImportOptions) -> Result<(Arc<dyn ArchiveFormat>, Input)> {
+    let catalogue = &options.catalogue;
+    let input = decompress::open(input, options)?;
+    if let Some(name) = &options.format {
+        let format = catalogue.find::<ArchiveFormats>(name)?;
+        return Ok((format.ok_or_else(|| unknown(name, options))?, input));
+    }
+    let (head, input) =
+        peek(input, HEAD_LEN as u64).map_err(|error| stream_error("cannot read the archive", error))?;
+    if head.is_empty() {
+        return Err(Error::invalid_argument("not an image archive: it is empty"));
+    }
+    let mut found: Vec<(String, Arc<dyn ArchiveFormat>)> = Vec::new();
+    let mut surest = Sniff::No;
+    for key in catalogue.keys::<ArchiveFormats>() {
+        let Some(format) = catalogue.find::<ArchiveFormats>(&key)? else { continue };
+        let sure = format.sniff(&head);
+        if sure > surest {
+            surest = sure;
+            found.clear();
+        }
+        if sure == surest && sure > Sniff::No {
+            found.push((key, format));
+        }
+    }
+    match found.len() {
+        0 => Err(Error::invalid_argument(format!(
+            "not an image archive: its first bytes are of no format that is known here ({})",
+            catalogue.keys::<ArchiveFormats>().join(", ")
+        ))),
+        1 => Ok((found.swap_remove(0).1, input)),
+        _ => {
+            let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+            Err(Error::conflict(format!("more than one format knows the archive: {}", names.join(", "))))
+        }
+    }
+}
+
+fn unknown(name: &str, options: &ImportOptions) -> Error {
+    Error::invalid_argument(format!(
+        "unknown archive format {name:?}: known are {}",
+        options.catalogue.keys::<ArchiveFormats>().join(", ")
+    ))
+}
+
+/// The labels of the record that an image replaces: they are the user's, and stay. An archive chooses its names itself, so that what it
+/// takes from another image is not to go unseen.
+async fn labels_so_far(images: &dyn ImageStore, image: &Image, options: &ImportOptions) -> Result<Labels> {
+    match images.get(&image.name).await {
+        Ok(there) => {
+            if there.target.digest != image.target.digest {
+                let text = format!("{:?} was {} and is replaced", image.name, there.target.digest);
+                options.sink.event(&Event::Warning { text: &text });
+            }
+            Ok(there.labels)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Labels::new()),
+        Err(error) => Err(error),
+    }
+}

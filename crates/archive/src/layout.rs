@@ -1,0 +1,71 @@
+//! An archive as an OCI image layout: `oci-layout` says so, `index.json` names the images (OCI image specification, `image-layout.md`).
+
+use serde::Deserialize;
+use wharf_content::{Catalogue, Descriptor, Error, Provider, Result, ResultExt};
+use wharf_images::{decode::ManifestDecoders, media_types};
+
+use crate::{contents::Contents, intake::MAX_DOCUMENT_LEN};
+
+/// The only version that there is.
+const VERSION: &str = "1.0.0";
+
+/// The images of a layout, as index.json describes them; `None` where the archive is no layout.
+///
+/// # Errors
+/// `InvalidArgument` for another version, and for an index.json that is missing or malformed.
+pub(crate) async fn images(
+    contents: &Contents,
+    provider: &dyn Provider,
+    catalogue: &Catalogue,
+) -> Result<Option<Vec<Descriptor>>> {
+    let Some(marker) = contents.read(provider, "oci-layout", MAX_DOCUMENT_LEN).await? else {
+        return Ok(None);
+    };
+    check_version(&marker)?;
+    let index = contents.read(provider, "index.json", MAX_DOCUMENT_LEN).await?.ok_or_else(|| {
+        Error::invalid_argument("the archive is an OCI image layout without its index.json: it is not whole")
+    })?;
+    let descriptor = Descriptor::of(media_types::OCI_INDEX, &index);
+    let decoder = catalogue.find::<ManifestDecoders>(media_types::OCI_INDEX)?;
+    let decoder = decoder.ok_or_else(|| Error::not_implemented("nothing here reads an OCI index"))?;
+    let decoded = decoder.decode(&descriptor, &index).context(|| "cannot read index.json of the archive")?;
+    Ok(Some(decoded.descriptors()))
+}
+
+fn check_version(marker: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Marker {
+        image_layout_version: String,
+    }
+    let marker: Marker = serde_json::from_slice(marker).map_err(|error| {
+        Error::invalid_argument("cannot read oci-layout of the archive").with_source(error)
+    })?;
+    if marker.image_layout_version == VERSION {
+        return Ok(());
+    }
+    let shown: String = marker.image_layout_version.chars().take(32).collect();
+    Err(Error::invalid_argument(format!(
+        "the archive is an OCI image layout of version {shown:?}, and {VERSION:?} is the one that is read"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, is_fine) in [
+            (r#"{"imageLayoutVersion":"1.0.0"}"#, true),
+            ("{\n  \"imageLayoutVersion\": \"1.0.0\", \"more\": 1\n}\n", true),
+            (r#"{"imageLayoutVersion":"1.0.1"}"#, false),
+            (r#"{"imageLayoutVersion":"1.0.0","imageLayoutVersion":"2.0.0"}"#, false),
+            (r#"{"imageLayoutVersion":1}"#, false),
+            ("{}", false),
+            ("", false),
+        ] {
+            assert_eq!(check_version(text.as_bytes()).is_ok(), is_fine, "{text}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One block of a tar header: fields, numbers and the checksum. What an entry means is put together elsewhere.
+
+/// Everything in a tar is a multiple of it.
+pub(super) const BLOCK_LEN: usize = 512;
+
+/// What is read of a block.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) name: Vec<u8>,
+    pub(super) link: Vec<u8>,
+    pub(super) size: u64,
+    pub(super) flag: u8,
+}
+
+impl Header {
+    /// Reads a header; `None` for a block of zeros, which ends an archive.
+    pub(super) fn parse(block: &[u8; BLOCK_LEN]) -> Result<Option<Self>, &'static str> {
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        if !has_checksum(block) {
+            return Err("a header has a wrong checksum");
+        }
+        let mut name = text(&block[..100]).to_vec();
+        // GNU's header, whose magic ends in spaces, has other things there.
+        if &block[257..263] == b"ustar\0" {
+            let prefix = text(&block[345..500]);
+            if !prefix.is_empty() {
+                name = [prefix, b"/", &name].concat();
+            }
+        }
+        let size = number(&block[124..136]).filter(|size| i64::try_from(*size).is_ok());
+        Ok(Some(Self {
+            name,
+            link: text(&block[157..257]).to_vec(),
+            size: size.ok_or("a size is no number, negative or too large")?,
+            flag: block[156],
+        }))
+    }
+}
+
+/// Whether a block is a header: some programs have summed signed bytes.
+pub(super) fn has_checksum(block: &[u8; BLOCK_LEN]) -> bool {
+    let Some(expected) = number(&block[148..156]) else { return false };
+    let fields = block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]);
+    let unsigned: u64 = fields.clone().map(|byte| u64::from(*byte)).sum();
+    let signed: i64 = fields.map(|byte| i64::from(byte.cast_signed())).sum();
+    expected == unsigned || i64::try_from(expected) == Ok(signed)
+}
+
+/// A text up to its zero byte, or as long as the field.
+fn text(field: &[u8]) -> &[u8] {
+    &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
+}
+
+/// Octal digits between spaces and zero bytes, or GNU's base 256; `None` for anything else. An empty field is zero.
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        // With 0xff it is negative. The first byte's other bits belong to the number.
+        let first = u64::from(field[0] & 0x7f);
+        return field[1..]
+            .iter()
+            .try_fold(first, |sum: u64, byte| sum.checked_mul(256).map(|sum| sum | u64::from(*byte)));
+    }
+    let is_blank = |byte: &u8| matches!(byte, 0 | b' ');
+    let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());
+    let field = &field[start..];
+    let end = field.iter().position(is_blank).unwrap_or(field.len());
+    let (digits, rest) = field.split_at(end);
+    if !rest.iter().all(is_blank) {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |sum, byte| match byte {
+        b'0'..=b'7' => sum.checked_mul(8)?.checked_add(u64::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (field, expected) in [
+            (&b"00000000017\0"[..], Some(15)),
+            (b"      17 \0\0\0", Some(15)),
+            (b"17", Some(15)),
+            (b"\0\0\0\0", Some(0)),
+            (b"    ", Some(0)),
+            (b"777777777777", Some(0o777_777_777_777)),
+            (b"\x80\0\0\0\0\0\0\0\0\0\x01\x02", Some(258)),
+            (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX as u64)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"\x81\0\0\0\0\0\0\0\0\0\0\0", None),
+            (b"1 7", None),
+            (b"1\x007", None),
+            (b"18", None),
+            (b"-1", None),
+            (b"1e3", None),
+            (b"0x1", None),
+        ] {
+            assert_eq!(number(field), expected, "{field:?}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `wharf import`.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use clap::Args;
+use wharf_archive::ImportOptions;
+use wharf_content::{Error, Result, ResultExt};
+use wharf_images::Image;
+
+use crate::{
+    args::{Format, PlatformArgs},
+    context::Context,
+    output, progress,
+};
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads OCI image layouts as tar archives and what `docker save` writes; plain, gzip or zstd. Prints the name and the \
+digest of each image. Takes the platforms that are there, unless some are asked for.\n\nExamples:\n  wharf import busybox.tar\n  \
+docker save busybox | wharf import\n  wharf import --base-name ghcr.io/owner/image layout.tar.gz"
+)]
+pub(crate) struct Import {
+    /// The archive; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// The repository of images that the archive only gives a tag, or no name at all
+    #[arg(long, value_name = "REPOSITORY")]
+    base_name: Option<String>,
+    /// Name each image by its digest, too
+    #[arg(long)]
+    digests: bool,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+}
+
+impl Import {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let is_stdin = self.file.as_os_str() == "-";
+        if is_stdin && io::stdin().is_terminal() {
+            return Err(Error::invalid_argument(
+                "an archive does not come from a terminal: name a file, or pipe one in",
+            ));
+        }
+        let mut options = ImportOptions::new().with_catalogue(context.catalogue.clone());
+        if let Some(selection) = self.platforms.selection()? {
+            options = options.with_selection(selection);
+        }
+        if let Some(base_name) = self.base_name {
+            options = options.with_base_name(base_name);
+        }
+        if self.digests {
+            options = options.with_digests();
+        }
+        let (store, images) = (context.store().await?, context.images().await?);
+        let progress = progress::start(&context.global);
+        let options = options.with_sink(progress.sink());
+        let outcome = if is_stdin {
+            // Without the buffer and the lock that the program's own standard input has.
+            let input = io::stdin().as_fd().try_clone_to_owned().context(|| "cannot read standard input")?;
+            wharf_archive::import(store, images.as_ref(), File::from(input), &options).await
+        } else {
+            wharf_archive::import_from_file(self.file, store, images.as_ref(), &options).await
+        };
+        progress.finish(outcome.is_ok());
+        print(&outcome?, context)
+    }
+}
+
+fn print(images: &[Image], context: &Context) -> Result<()> {
+    if context.global.format == Format::Json {
+        let images =
+            images.iter().map(|image| serde_json::json!({ "name": image.name, "target": image.target }));
+        return output::json(&images.collect::<Vec<_>>());
+    }
+    for image in images {
+        let digest = &image.target.digest;
+        // The archive chose the name.
+        let name = output::escape(&image.name);
+        if context.global.quiet {
+            output::line(digest.as_str())?;
+        } else if name.contains('@') {
+            output::line(&name)?;
+        } else {
+            output::line(&format!("{name}@{digest}"))?;
+        }
+    }
+    Ok(())
+}
