@@ -20,13 +20,15 @@ pub struct Request {
     pub method: String,
     /// The path with its query.
     pub path: String,
+    /// What was read of the body.
+    pub body: Vec<u8>,
 }
 
 impl Request {
     fn parse(head: String) -> Self {
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        Self { method: method.to_owned(), path: path.to_owned(), head }
+        Self { method: method.to_owned(), path: path.to_owned(), head, body: Vec::new() }
     }
 
     /// A header's value.
@@ -35,6 +37,11 @@ impl Request {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
         })
+    }
+
+    /// How long the body says that it is.
+    pub fn content_length(&self) -> Option<usize> {
+        self.header("content-length")?.parse().ok()
     }
 }
 
@@ -92,14 +99,25 @@ impl FakeServer {
     /// # Panics
     /// When there is no loopback.
     pub async fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_reading(|_| usize::MAX, answer).await
+    }
+
+    /// As [`FakeServer::start`], but reads of each body no more than `most` says before it answers.
+    ///
+    /// # Panics
+    /// When there is no loopback.
+    pub async fn start_reading(
+        most: impl Fn(&Request) -> usize + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("bound");
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let (log, most, answer) = (Arc::clone(&requests), Arc::new(most), Arc::new(answer));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                tokio::spawn(async move { answer_one(stream, &log, answer.as_ref()).await });
+                let (log, most, answer) = (Arc::clone(&log), Arc::clone(&most), Arc::clone(&answer));
+                tokio::spawn(async move { answer_one(stream, &log, most.as_ref(), answer.as_ref()).await });
             }
         });
         Self { address, requests, task }
@@ -126,6 +144,7 @@ impl Drop for FakeServer {
 async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     log: &Mutex<Vec<Request>>,
+    most: &(dyn Fn(&Request) -> usize + Send + Sync),
     answer: &(dyn Fn(&Request) -> Reply + Send + Sync),
 ) {
     let mut head = Vec::new();
@@ -135,7 +154,11 @@ async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
             Err(_) => return,
         }
     }
-    let request = Request::parse(String::from_utf8_lossy(&head).into_owned());
+    let mut request = Request::parse(String::from_utf8_lossy(&head).into_owned());
+    let wanted = request.content_length().unwrap_or(0).min(most(&request));
+    if (&mut stream).take(wanted as u64).read_to_end(&mut request.body).await.is_err() {
+        return;
+    }
     log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
     let Reply { bytes, stalls } = answer(&request);
     // The client may have seen enough before the end.

@@ -7,8 +7,10 @@ pub mod client;
 pub mod fake;
 pub mod image;
 pub mod registry;
+pub mod scripted;
 
 pub use client::Client;
 pub use fake::{FakeServer, Reply, Request};
 pub use image::{ImageFixture, Layer};
 pub use registry::TestRegistry;
+pub use scripted::ScriptedRegistry;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command;
 
-/// Pull, store, list, serve and export container images without a daemon.
+/// Pull, push, store, list, serve and export container images without a daemon.
 #[derive(Debug, Parser)]
 #[command(name = "wharf", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -113,8 +113,9 @@ pub(crate) struct RegistryArgs {
     /// Trust the certificates in this PEM file beside the system's; may be given again
     #[arg(long, visible_alias = "tlscacert", value_name = "FILE")]
     pub(crate) ca_file: Vec<PathBuf>,
-    /// How many pieces of content are fetched at once
-    #[arg(short = 'j', long, value_name = "N", default_value_t = wharf_remotes::pull::DEFAULT_CONCURRENCY)]
+    /// How many pieces of content are moved at once
+    #[arg(short = 'j', long, visible_alias = "max-concurrent-uploads", value_name = "N",
+          default_value_t = wharf_remotes::pull::DEFAULT_CONCURRENCY)]
     pub(crate) max_concurrent_downloads: NonZeroUsize,
     /// How often a request is sent again after a failure that may pass
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -122,6 +123,13 @@ pub(crate) struct RegistryArgs {
     /// The first wait before a request is sent again, in seconds; it doubles
     #[arg(long, value_name = "SECONDS", default_value_t = 0.25, value_parser = seconds)]
     pub(crate) retry_delay: f64,
+}
+
+impl PlatformArgs {
+    /// Whether exactly one platform was asked for.
+    pub(crate) fn is_one(&self) -> bool {
+        !self.all_platforms && matches!(&self.platforms[..], [one] if one != "all")
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -135,6 +143,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub(crate) enum Command {
     /// Pull an image from a registry into the store
     Pull(command::pull::Pull),
+    /// Push an image of the store to a registry
+    Push(command::push::Push),
     /// List, remove, tag, label and check images of the store
     #[command(subcommand, visible_alias = "image", visible_alias = "i")]
     Images(command::images::Images),

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 pub(crate) mod platform;
 pub(crate) mod plugins;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod raw;
 pub(crate) mod serve;
 pub(crate) mod tree;
@@ -31,6 +32,7 @@ impl Command {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Pull(command) => command.run(context).await,
+        Command::Push(command) => command.run(context).await,
         Command::Images(command) => command.run(context).await,
         Command::Ls(command) => command.run(context).await,
         Command::Rm(command) => command.run(context).await,

@@ -1,6 +1,6 @@
 //! What every command works with: the store, its images, the catalogue, and how to find an image by what the user typed.
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{env, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::sync::OnceCell;
@@ -108,6 +108,21 @@ impl Context {
         typed: &str,
         registry: &RegistryArgs,
     ) -> Result<(Arc<dyn Resolver>, String)> {
+        self.resolver_with(typed, settings(registry))
+    }
+
+    /// As [`Context::resolver`], for where something is pushed to, in chunks of so many bytes where that is asked for.
+    pub(crate) fn destination(
+        &self,
+        typed: &str,
+        registry: &RegistryArgs,
+        chunk: Option<NonZeroU64>,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
+        let settings = settings(registry);
+        self.resolver_with(typed, chunk.into_iter().fold(settings, RegistrySettings::with_upload_chunk))
+    }
+
+    fn resolver_with(&self, typed: &str, settings: RegistrySettings) -> Result<(Arc<dyn Resolver>, String)> {
         let mut known = self.catalogue.keys::<Transports>();
         known.push(STORE_SCHEME.into());
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -115,16 +130,20 @@ impl Context {
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
-        Ok((self.transport(location.scheme, registry)?, location.rest.to_owned()))
+        Ok((self.transport_with(location.scheme, settings)?, location.rest.to_owned()))
     }
 
     /// The resolver of a transport.
     pub(crate) fn transport(&self, scheme: &str, registry: &RegistryArgs) -> Result<Arc<dyn Resolver>> {
+        self.transport_with(scheme, settings(registry))
+    }
+
+    fn transport_with(&self, scheme: &str, settings: RegistrySettings) -> Result<Arc<dyn Resolver>> {
         let transport = self
             .catalogue
             .find::<Transports>(scheme)?
             .ok_or_else(|| Error::invalid_argument(format!("this program has no transport {scheme:?}")))?;
-        let options = TransportOptions::new().with_catalogue(self.catalogue.clone()).with(settings(registry));
+        let options = TransportOptions::new().with_catalogue(self.catalogue.clone()).with(settings);
         transport.resolver(&options)
     }
 }

@@ -159,13 +159,22 @@ fn hint(error: &Error) -> Option<&'static str> {
                 "trust its certificate with --ca-file FILE, or accept any with --insecure-skip-verify",
             );
         }
+        let writes = ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method));
         return match (remote.status, error.kind()) {
+            (Some(401 | 403), _) if writes => {
+                Some("pushing there needs a permission that an anonymous client does not have")
+            }
+            (Some(405 | 501), _) if writes => Some("choose another destination: wharf push NAME REF"),
+            (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
             (Some(401 | 403), _) => Some("the image is private, or there is none of that name"),
             (Some(400), _) => Some("if the registry speaks HTTPS only, leave out --plain-http"),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
                 Some("the registry limits requests: wait, or raise --retry-times and --retry-delay")
             }
+            (None, ErrorKind::Unavailable) if writes => Some(
+                "check the host, the port and the network; what is at the registry stays, and pushing again sends the rest",
+            ),
             (None, ErrorKind::Unavailable) => Some(
                 "check the host, the port and the network; what was fetched is kept, and pulling again goes on there",
             ),

@@ -27,15 +27,31 @@ pub(crate) struct Progress {
     begun: Instant,
 }
 
+/// Which way content moves, for the words in which that is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    In,
+    Out,
+}
+
 /// Begins to show progress as the user wants it.
 pub(crate) fn start(global: &Global) -> Progress {
+    start_moving(global, Direction::In)
+}
+
+/// As [`start`], for content that goes somewhere else.
+pub(crate) fn start_pushing(global: &Global) -> Progress {
+    start_moving(global, Direction::Out)
+}
+
+fn start_moving(global: &Global, direction: Direction) -> Progress {
     let mode = match global.progress {
         ProgressMode::Auto if global.quiet || !io::stderr().is_terminal() => ProgressMode::None,
         ProgressMode::Auto => ProgressMode::Tty,
         mode => mode,
     };
-    let bars = (mode == ProgressMode::Tty).then(Bars::new);
-    let display = Display { mode, quiet: global.quiet, received: AtomicU64::new(0), bars };
+    let bars = (mode == ProgressMode::Tty).then(|| Bars::new(direction));
+    let display = Display { mode, direction, quiet: global.quiet, moved: AtomicU64::new(0), bars };
     Progress { display: Arc::new(display), begun: Instant::now() }
 }
 
@@ -51,9 +67,10 @@ impl Progress {
             bars.clear();
         }
         if is_success && matches!(self.display.mode, ProgressMode::Tty | ProgressMode::Plain) {
-            let (bytes, elapsed) = (self.display.received.load(Ordering::Relaxed), self.begun.elapsed());
+            let (bytes, elapsed) = (self.display.moved.load(Ordering::Relaxed), self.begun.elapsed());
+            let moved = if self.display.direction == Direction::In { "received" } else { "sent" };
             note(&format!(
-                "received {} in {:.1} s ({}/s)",
+                "{moved} {} in {:.1} s ({}/s)",
                 size(bytes),
                 elapsed.as_secs_f64(),
                 size(rate(bytes, elapsed))
@@ -69,8 +86,9 @@ fn rate(bytes: u64, elapsed: Duration) -> u64 {
 
 struct Display {
     mode: ProgressMode,
+    direction: Direction,
     quiet: bool,
-    received: AtomicU64,
+    moved: AtomicU64,
     bars: Option<Bars>,
 }
 
@@ -83,7 +101,7 @@ impl fmt::Debug for Display {
 impl Sink for Display {
     fn event(&self, event: &Event<'_>) {
         if let Event::Bytes { count, .. } = event {
-            self.received.fetch_add(*count, Ordering::Relaxed);
+            self.moved.fetch_add(*count, Ordering::Relaxed);
         }
         match self.mode {
             ProgressMode::Json => {
@@ -93,7 +111,7 @@ impl Sink for Display {
                 return;
             }
             ProgressMode::Plain => {
-                if let Some(line) = as_line(event) {
+                if let Some(line) = as_line(event, self.direction) {
                     note(&line);
                 }
             }
@@ -128,18 +146,21 @@ fn short(digest: &Digest) -> String {
     format!("{}:{}", digest.algorithm(), &digest.hex()[..12])
 }
 
-fn as_line(event: &Event<'_>) -> Option<String> {
+fn as_line(event: &Event<'_>, direction: Direction) -> Option<String> {
     let part = |verb: &str, descriptor: &Descriptor| {
         Some(format!("{verb:<9} {} {}", short(&descriptor.digest), size(descriptor.size)))
     };
     match event {
         Event::Resolving { name } => Some(format!("resolving {}", escape(name))),
         Event::Resolved { descriptor, .. } => Some(format!("resolved  {}", descriptor.digest)),
-        Event::Started { descriptor, offset: 0 } => part("fetching", descriptor),
+        Event::Started { descriptor, offset: 0 } => {
+            part(if direction == Direction::In { "fetching" } else { "sending" }, descriptor)
+        }
         Event::Started { descriptor, .. } => part("resuming", descriptor),
         Event::Retried { descriptor, .. } => part("retrying", descriptor),
         Event::Waiting { descriptor } => part("waiting", descriptor),
         Event::Exists { descriptor } => part("exists", descriptor),
+        Event::Mounted { descriptor, .. } => part("mounted", descriptor),
         Event::Done { descriptor } => part("done", descriptor),
         _ => None,
     }
@@ -163,6 +184,7 @@ fn as_json(event: &Event<'_>) -> Option<Value> {
         }
         Event::Waiting { descriptor } => part("waiting", descriptor),
         Event::Exists { descriptor } => part("exists", descriptor),
+        Event::Mounted { descriptor, from } => with(part("mounted", descriptor), "from", json!(from)),
         Event::Done { descriptor } => part("done", descriptor),
         Event::UnknownType { descriptor } => part("unknown-type", descriptor),
         Event::Warning { text } => json!({ "event": "warning", "text": text }),
@@ -173,16 +195,19 @@ fn as_json(event: &Event<'_>) -> Option<Value> {
 /// One bar for each transfer.
 struct Bars {
     multi: MultiProgress,
-    bars: Mutex<HashMap<Digest, ProgressBar>>,
+    by_digest: Mutex<HashMap<Digest, ProgressBar>>,
+    moving: &'static str,
 }
 
 impl Bars {
-    fn new() -> Self {
-        Self { multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), bars: Mutex::default() }
+    fn new(direction: Direction) -> Self {
+        let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let moving = if direction == Direction::In { "downloading" } else { "uploading" };
+        Self { multi, by_digest: Mutex::default(), moving }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, ProgressBar>> {
-        self.bars.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_digest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bar(&self, descriptor: &Descriptor) -> ProgressBar {
@@ -204,7 +229,7 @@ impl Bars {
         match event {
             Event::Started { descriptor, offset } => {
                 let bar = self.bar(descriptor);
-                bar.set_message("downloading");
+                bar.set_message(self.moving);
                 bar.set_position(*offset);
                 // The rate is that of this run.
                 bar.reset_eta();
@@ -213,6 +238,7 @@ impl Bars {
             Event::Waiting { descriptor } => self.bar(descriptor).set_message("waiting"),
             Event::Retried { descriptor, .. } => self.bar(descriptor).set_message("retrying"),
             Event::Exists { descriptor } => self.end(descriptor, "exists"),
+            Event::Mounted { descriptor, .. } => self.end(descriptor, "mounted"),
             Event::Done { descriptor } => self.end(descriptor, "done"),
             _ => {}
         }

@@ -190,7 +190,7 @@ pub(crate) async fn signalled() {
 fn interrupted(format: Format) -> ExitCode {
     let error = Error::new(
         wharf_content::ErrorKind::Aborted,
-        "interrupted; what was fetched is kept, and the same command goes on there",
+        "interrupted; what was moved is kept, and the same command goes on there",
     );
     exit::report(&error, format);
     Code::Interrupted.into()

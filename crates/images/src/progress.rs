@@ -33,7 +33,7 @@ pub enum Event<'a> {
         /// How many of its bytes are there already.
         offset: u64,
     },
-    /// Bytes of a transfer arrived.
+    /// Bytes of a transfer arrived, or were sent.
     Bytes {
         /// What is moved.
         descriptor: &'a Descriptor,
@@ -56,6 +56,13 @@ pub enum Event<'a> {
     Exists {
         /// What is there.
         descriptor: &'a Descriptor,
+    },
+    /// The content was taken over from another repository of the same registry, and not moved.
+    Mounted {
+        /// What is there now.
+        descriptor: &'a Descriptor,
+        /// The repository that had it.
+        from: &'a str,
     },
     /// The content is complete and verified.
     Done {

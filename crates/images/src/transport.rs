@@ -1,7 +1,8 @@
 //! Transports: the traits by which images come from and go to other places.
 //!
 //! A transport is found in the catalogue by the scheme of a location (`docker://`, `oci:`) and makes a resolver; a resolver finds
-//! what a name means there and makes the fetcher that has the bytes (containerd: `core/remotes/resolver.go`).
+//! what a name means there and makes the fetcher that has the bytes, and where the place takes content, the pusher that puts it there
+//! (containerd: `core/remotes/resolver.go`).
 
 use std::{
     any::{Any, TypeId},
@@ -11,7 +12,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use wharf_content::{ByteStream, Catalogue, Descriptor, Result, plugin::Point};
+use wharf_content::{
+    ByteStream, Catalogue, Descriptor, Digest, Error, Result, copying::Source, plugin::Point,
+};
 
 /// What a name was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,16 @@ pub trait Resolver: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InvalidArgument` for a malformed name.
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>>;
+
+    /// Makes what puts content under a name. By default nothing can be put there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed name; `NotImplemented` for a place that takes no content.
+    async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
+        Err(Error::not_implemented(format!(
+            "nothing can be pushed to {name:?}: its transport only gives content"
+        )))
+    }
 }
 
 /// Fetches content by descriptor.
@@ -61,6 +74,83 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
 
     /// The repository that the content is from, as `domain/path`; `None` where that is not a registry's.
     fn repository(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// As what a place keeps a piece of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Place {
+    /// As a blob, found by its digest.
+    Blob,
+    /// As a manifest, found by its digest.
+    Manifest,
+    /// As the manifest that the pusher's name means.
+    Root,
+}
+
+/// A piece of content on its way to a place.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Shipment {
+    /// What it is.
+    pub descriptor: Descriptor,
+    /// As what it is kept.
+    pub place: Place,
+    /// Its bytes, which may be read again from any offset. A pusher tells it of each chunk that it has sent.
+    pub source: Arc<dyn Source>,
+    /// Repositories, as `domain/path`, that are said to have it too: the likeliest first. A place that can take it from there does.
+    pub origins: Vec<String>,
+}
+
+impl Shipment {
+    /// Content that nobody else is known to have.
+    pub fn new(descriptor: Descriptor, place: Place, source: Arc<dyn Source>) -> Self {
+        Self { descriptor, place, source, origins: Vec::new() }
+    }
+
+    /// Names repositories that may have it too.
+    #[must_use]
+    pub fn with_origins(mut self, origins: Vec<String>) -> Self {
+        self.origins = origins;
+        self
+    }
+}
+
+/// How content came to be at the place where it was pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// It was there already.
+    Exists,
+    /// It was taken over from another repository of the same place, which this names.
+    Mounted(String),
+    /// Its bytes were sent.
+    Sent,
+}
+
+/// Puts content under one name.
+#[async_trait]
+pub trait Pusher: Debug + Send + Sync + 'static {
+    /// Puts one piece of content there, unless it is there. What it refers to must be there before.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the place understood another size or digest, or the name is pinned to another digest;
+    /// `Unauthenticated`, `PermissionDenied`, `NotImplemented`, `ResourceExhausted`, `Unavailable` as the place answers; those of the
+    /// source.
+    ///
+    /// # Cancellation
+    /// The content is there wholly or not at all. What was sent of it may stay at the place until that cleans up.
+    async fn push(&self, shipment: &Shipment) -> Result<Delivery>;
+
+    /// The repository that the content goes to, as `domain/path`; `None` where that is not a registry's.
+    fn repository(&self) -> Option<&str> {
+        None
+    }
+
+    /// The digest that the name is pinned to, where it is.
+    fn pinned(&self) -> Option<&Digest> {
         None
     }
 }

@@ -5,6 +5,7 @@ pub mod error;
 pub mod fetch;
 pub mod lazy;
 pub mod pull;
+pub mod push;
 pub mod repair;
 pub mod source;
 
@@ -17,5 +18,6 @@ pub use error::RemoteError;
 pub use fetch::{Fetch, fetch_into};
 pub use lazy::LazyProvider;
 pub use pull::{PullOptions, pull};
+pub use push::{Portion, PushOptions, Pushed, push};
 pub use repair::{RepairOptions, Repaired, repair};
 pub use source::DistributionSource;

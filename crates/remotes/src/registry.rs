@@ -1,4 +1,4 @@
-//! The `docker` transport: registries over HTTP and HTTPS (OCI distribution specification, pull).
+//! The `docker` transport: registries over HTTP and HTTPS (OCI distribution specification, pull and push).
 //!
 //! Redirects are followed by this module and not by the HTTP client, so that credentials stay with the origin that they belong to.
 //! Bodies are never decoded: the bytes on the wire are the bytes that are hashed. HTTP/1.1 only, which is the faster one for blobs.
@@ -8,10 +8,14 @@ mod client;
 mod failure;
 mod fetcher;
 mod host;
+mod payload;
+mod pusher;
+mod referrers;
 mod resolver;
 mod settings;
 mod tls;
 mod token;
+mod upload;
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use wharf_content::{
 use wharf_images::{Flow, Handler, Reference};
 
 /// The host of a registry's domain: without its port, and without the brackets of an IPv6 address.
-fn host(domain: &str) -> &str {
+pub(crate) fn host(domain: &str) -> &str {
     if let Some((address, _)) = domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return address;
     }
@@ -117,6 +117,27 @@ pub fn repositories<'a>(
     found
 }
 
+/// The other repositories, as `domain/path`, of a repository's registry that content is said to be in: those that share the most
+/// components of the path from its start come first (containerd: `core/remotes/docker/handler.go`, `selectRepositoryMountCandidate`).
+pub(crate) fn neighbours(labels: &Labels, repository: &str) -> Vec<String> {
+    let Ok(reference) = Reference::parse(repository) else { return Vec::new() };
+    let Some(paths) = labels.get(&format!("{DISTRIBUTION_SOURCE}{}", host(reference.domain()))) else {
+        return Vec::new();
+    };
+    let shared =
+        |path: &str| path.split('/').zip(reference.path().split('/')).take_while(|(a, b)| a == b).count();
+    let named = paths.split(',').filter_map(|path| {
+        // A label is anybody's text.
+        let name = format!("{}/{path}", reference.domain());
+        let is_other =
+            Reference::parse(&name).is_ok_and(|read| read.repository() == name) && path != reference.path();
+        is_other.then_some((shared(path), name))
+    });
+    let mut named: Vec<(usize, String)> = named.collect();
+    named.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    named.into_iter().map(|(_, name)| name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use wharf_content::{CommitOptions, MemoryStore, labels::MAX_LABEL_LEN, write_blob};
@@ -174,6 +195,17 @@ mod tests {
         assert_eq!(repositories(&Labels::new(), ["busybox"], []), ["docker.io/library/busybox"]);
         let evil = labelled(&[("x.y/..", "a"), ("x.y", "../a,A,a:b,,a@b,ok")]);
         assert_eq!(repositories(&evil, [], []), ["x.y/ok"]);
+    }
+
+    #[test]
+    fn the_nearest_neighbour_is_first_and_the_repository_itself_is_none() {
+        let labels =
+            labelled(&[("localhost", "a/x,other,team/app,team/base,team/deep/app,../x"), ("h", "z")]);
+        assert_eq!(
+            neighbours(&labels, "localhost:5000/team/app"),
+            ["team/base", "team/deep/app", "a/x", "other"].map(|path| format!("localhost:5000/{path}"))
+        );
+        assert_eq!(neighbours(&labels, "elsewhere.example/z"), [""; 0]);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod kills;
 mod layout;
 mod plugins;
 mod pull;
+mod push;
 mod reading;
 mod repair;
 mod serve;
@@ -24,6 +25,7 @@ use std::fs;
 pub(super) fn all() -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend_from_slice(pull::STEPS);
+    steps.extend_from_slice(push::STEPS);
     steps.extend_from_slice(reading::STEPS);
     steps.extend_from_slice(layout::STEPS);
     steps.extend_from_slice(export::STEPS);

@@ -1,10 +1,15 @@
 //! Requests to one registry: authorisation, redirects, retries.
+//!
+//! Whatever URL a request goes to, only the registry's own origin is shown what is for the registry.
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::{
-    Method, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+    Method, RequestBuilder, Response, StatusCode, Url,
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
+        RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
     redirect::Policy,
 };
 use tokio::sync::Mutex;
@@ -14,6 +19,7 @@ use super::{
     challenge::{self, Challenge},
     failure,
     host::{self, Origin, may_lead_to},
+    payload::Payload,
     settings::RegistrySettings,
     tls,
     token::{Grant, Tokens},
@@ -31,6 +37,8 @@ const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
+    /// Without a limit on silence: the other one's ends an upload that takes longer than it, however well it goes.
+    uploader: reqwest::Client,
     base: Url,
     settings: RegistrySettings,
     tokens: Tokens,
@@ -38,35 +46,47 @@ pub(super) struct Client {
     challenge: Mutex<Option<Challenge>>,
 }
 
-/// A request, relative to the registry's `/v2/`.
+/// A request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) method: Method,
+    /// Relative to the registry's `/v2/`, or a whole URL that the registry gave.
     pub(super) path: String,
     pub(super) accept: Option<&'static str>,
     /// The first byte that is wanted, where it is not the first of all.
     pub(super) from_byte: u64,
-    /// What must be allowed, in the words of the token specification.
+    /// What must be allowed, in the words of the token specification; several are separated by spaces.
     pub(super) scope: String,
+    /// What is sent with it.
+    pub(super) payload: Option<Payload>,
+}
+
+impl Ask {
+    /// A request for nothing in particular.
+    pub(super) fn new(method: Method, path: impl Into<String>, scope: impl Into<String>) -> Self {
+        let (path, scope) = (path.into(), scope.into());
+        Self { method, path, accept: None, from_byte: 0, scope, payload: None }
+    }
 }
 
 impl Client {
     pub(super) fn new(domain: &str, settings: RegistrySettings) -> Result<Self> {
         let base = host::base(domain, &settings)?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(Policy::none())
-            .http1_only()
-            .connect_timeout(settings.connect_timeout)
-            .read_timeout(settings.idle_timeout)
-            .tls_backend_preconfigured(tls::config(&settings)?);
-        if host::is_loopback(base.host_str().unwrap_or_default()) {
-            builder = builder.no_proxy();
-        }
-        let http = builder
-            .build()
-            .map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))?;
-        Ok(Self { http, base, settings, tokens: Tokens::default(), challenge: Mutex::new(None) })
+        let builder = || -> Result<_> {
+            let builder = reqwest::Client::builder()
+                .user_agent(USER_AGENT)
+                .redirect(Policy::none())
+                .http1_only()
+                .connect_timeout(settings.connect_timeout)
+                .tls_backend_preconfigured(tls::config(&settings)?);
+            let is_loopback = host::is_loopback(base.host_str().unwrap_or_default());
+            Ok(if is_loopback { builder.no_proxy() } else { builder })
+        };
+        let cannot = |error| Error::internal("the HTTP client cannot be set up").with_source(error);
+        let http = builder()?.read_timeout(settings.idle_timeout).build().map_err(cannot)?;
+        let uploader = builder()?.build().map_err(cannot)?;
+        let (tokens, challenge) = (Tokens::default(), Mutex::new(None));
+        Ok(Self { http, uploader, base, settings, tokens, challenge })
     }
 
     pub(super) fn url(&self, path: &str) -> Result<Url> {
@@ -75,37 +95,52 @@ impl Client {
             .map_err(|error| Error::invalid_argument(format!("{path:?} is not a path")).with_source(error))
     }
 
+    /// What the user decided.
+    pub(super) fn settings(&self) -> &RegistrySettings {
+        &self.settings
+    }
+
+    /// Where the registry is.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// Sends a request until it is answered with success, or with an error that another try does not mend.
     ///
     /// # Errors
     /// A [`RemoteError`] within, of the last answer.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Response> {
-        let url = self.url(&ask.path)?;
-        let request = failure::describe(ask.method.as_str(), &url);
-        let context = || format!("the registry {} did not answer as it should", failure::host(&url));
-        let mut backoff = Backoff::new(self.settings.retry_delay, self.settings.max_retry_delay);
-        let mut attempts = 1;
+        let mut retries = self.retries();
         loop {
-            let (failed, retry_after) = match self.authorised(ask, &url).await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => {
-                    let retry_after = retry_after(response.headers(), SystemTime::now());
-                    (failure::of_response(response, &request).await, retry_after)
-                }
-                Err(Failed::Remote(failed)) => (*failed, None),
-                Err(Failed::Final(error)) => return Err(error),
-            };
-            if !failed.is_retryable() || attempts > self.settings.retries {
-                let mut failed = failed;
-                failed.attempts = attempts;
-                return Err(failed.into_error(context()));
+            match self.send_once(ask).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => retries.wait(failed).await?,
             }
-            let wait = backoff.wait_at_least_half().max(retry_after.unwrap_or_default());
-            let wait = wait.min(self.settings.max_retry_delay);
-            tracing::debug!(error = %failed, attempts, ?wait, "the request is sent again");
-            tokio::time::sleep(wait).await;
-            attempts += 1;
         }
+    }
+
+    /// Sends a request once, apart from redirects and authorisation.
+    pub(super) async fn send_once(&self, ask: &Ask) -> Result<Response, Failed> {
+        let url = self.url(&ask.path).map_err(Failed::Final)?;
+        let response = self.authorised(ask, &url).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let retry_after = retry_after(response.headers(), SystemTime::now());
+        let request = failure::describe(ask.method.as_str(), &url);
+        let status = response.status().as_u16();
+        let told = failure::of_response(response, &request);
+        let failed = tokio::time::timeout(self.settings.idle_timeout, told).await;
+        let failed =
+            failed.unwrap_or_else(|_| RemoteError::new(failure::host(&url), request).with_status(status));
+        Err(Failed::Remote(Box::new(failed), retry_after))
+    }
+
+    /// Begins to count the tries of one piece of work.
+    pub(super) fn retries(&self) -> Retries<'_> {
+        let settings = &self.settings;
+        let backoff = Backoff::new(settings.retry_delay, settings.max_retry_delay);
+        Retries { settings, backoff, attempts: 1 }
     }
 
     /// Sends a request with what the registry is known to ask for, and again for each new challenge.
@@ -115,8 +150,9 @@ impl Client {
         let mut renewed = false;
         for _ in 0..MAX_AUTHORISATIONS {
             let response = self.follow(ask, url, authorization.as_ref()).await?;
-            // A 401 of the place where a redirect led is not the registry's, and nothing of ours is for it.
-            if response.status() != StatusCode::UNAUTHORIZED || Origin::of(response.url()) != Origin::of(url)
+            // A 401 of another place, where a redirect or a location led, is not the registry's, and nothing of ours is for it.
+            if response.status() != StatusCode::UNAUTHORIZED
+                || Origin::of(response.url()) != Origin::of(&self.base)
             {
                 return Ok(response);
             }
@@ -130,7 +166,10 @@ impl Client {
             if renewed && answered.as_ref() == Some(&challenge) {
                 return Ok(response);
             }
-            *self.challenge.lock().await = Some(challenge.clone());
+            // What is asked for several repositories is not for later requests: they may do without the other ones.
+            if !ask.scope.contains(' ') {
+                *self.challenge.lock().await = Some(challenge.clone());
+            }
             authorization = self.authorization(ask, Some(&challenge), authorization.as_ref()).await?;
             answered = Some(challenge);
             renewed = true;
@@ -147,7 +186,7 @@ impl Client {
         let Some(Challenge::Bearer { realm, service, scope }) = challenge else { return Ok(None) };
         let mut scopes: Vec<String> =
             scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
-        scopes.push(ask.scope.clone());
+        scopes.extend(ask.scope.split(' ').map(str::to_owned));
         scopes.retain(|scope| !scope.is_empty());
         scopes.sort();
         scopes.dedup();
@@ -169,11 +208,12 @@ impl Client {
         url: &Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Failed> {
-        let origin = Origin::of(url);
+        let origin = Origin::of(&self.base);
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let request = failure::describe(ask.method.as_str(), &at);
-            let mut builder = self.http.request(ask.method.clone(), at.clone());
+            let http = if ask.payload.is_some() { &self.uploader } else { &self.http };
+            let mut builder = http.request(ask.method.clone(), at.clone());
             if let Some(accept) = ask.accept {
                 builder = builder.header(ACCEPT, accept);
             }
@@ -183,7 +223,10 @@ impl Client {
             if let Some(value) = authorization.filter(|_| Origin::of(&at) == origin) {
                 builder = builder.header(AUTHORIZATION, value);
             }
-            let response = builder.send().await.map_err(|error| failure::transport(&at, &request, &error))?;
+            let response = match &ask.payload {
+                None => builder.send().await.map_err(|error| failure::transport(&at, &request, &error))?,
+                Some(payload) => self.upload(builder, payload, &at).await?,
+            };
             tracing::debug!(status = response.status().as_u16(), "{request}");
             if !is_redirect(response.status()) {
                 return Ok(response);
@@ -193,6 +236,10 @@ impl Client {
                     .with_status(response.status().as_u16())
                     .with_message(message)
             };
+            if response.status() == StatusCode::SEE_OTHER && !matches!(ask.method, Method::GET | Method::HEAD)
+            {
+                return Err(refuse("a redirect that would turn the request into another one").into());
+            }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| at.join(location).ok());
             let next = next.ok_or_else(|| refuse("a redirect without a usable Location"))?;
@@ -206,15 +253,96 @@ impl Client {
     }
 }
 
-/// Why there is no answer.
-enum Failed {
-    Remote(Box<RemoteError>),
+impl Client {
+    /// Sends a request with its payload.
+    async fn upload(&self, builder: RequestBuilder, payload: &Payload, at: &Url) -> Result<Response, Failed> {
+        let mut builder =
+            builder.header(CONTENT_LENGTH, payload.len()).header(CONTENT_TYPE, payload.media_type());
+        if let Some(range) = payload.range() {
+            builder = builder.header(CONTENT_RANGE, range);
+        }
+        let request = builder.body(payload.open().await.map_err(Failed::Final)?).build();
+        let request = request.map_err(|error| {
+            Failed::Final(
+                Error::invalid_argument(format!("{:?} is no media type to send", payload.media_type()))
+                    .with_source(error),
+            )
+        })?;
+        let described = failure::describe(request.method().as_str(), at);
+        let answer = tokio::select! {
+            answer = self.uploader.execute(request) => answer,
+            () = payload.stalled(self.settings.idle_timeout) => {
+                let failed = RemoteError::new(failure::host(at), described).with_retryable();
+                return Err(failed.with_message("the registry stopped taking what is sent, and said nothing").into());
+            }
+        };
+        answer.map_err(|error| match payload.take_error() {
+            // A body that cannot be read is no fault of the registry or of the way to it.
+            Some(error) => Failed::Final(error),
+            None => failure::transport(at, &described, &error).into(),
+        })
+    }
+}
+
+/// Why there is no answer of success.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The registry or the way to it, and how long the registry asks to wait.
+    Remote(Box<RemoteError>, Option<Duration>),
+    /// Something that another try does not mend.
     Final(Error),
+}
+
+impl Failed {
+    /// The status that was answered.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Remote(failed, _) => failed.status,
+            Self::Final(error) => RemoteError::of(error).and_then(|failed| failed.status),
+        }
+    }
 }
 
 impl From<RemoteError> for Failed {
     fn from(error: RemoteError) -> Self {
-        Self::Remote(Box::new(error))
+        Self::Remote(Box::new(error), None)
+    }
+}
+
+/// The tries of one piece of work, and the waits between them.
+pub(super) struct Retries<'a> {
+    settings: &'a RegistrySettings,
+    backoff: Backoff,
+    attempts: u32,
+}
+
+impl Retries<'_> {
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// What failed, where another try does not mend it or there were enough.
+    pub(super) async fn wait(&mut self, failed: Failed) -> Result<()> {
+        let (mut failed, retry_after) = match failed {
+            Failed::Remote(failed, retry_after) => (*failed, retry_after),
+            Failed::Final(error) => return Err(error),
+        };
+        if !failed.is_retryable() || self.attempts > self.settings.retries {
+            failed.attempts = self.attempts;
+            let context = format!("the registry {} did not answer as it should", failed.host);
+            return Err(failed.into_error(context));
+        }
+        let wait = self.backoff.wait_at_least_half().max(retry_after.unwrap_or_default());
+        let wait = wait.min(self.settings.max_retry_delay);
+        tracing::debug!(error = %failed, attempts = self.attempts, ?wait, "the request is sent again");
+        tokio::time::sleep(wait).await;
+        self.attempts += 1;
+        Ok(())
+    }
+
+    /// Begins to count anew, since the last try brought the work on.
+    pub(super) fn advanced(&mut self) {
+        self.attempts = 1;
+        self.backoff = Backoff::new(self.settings.retry_delay, self.settings.max_retry_delay);
     }
 }
 

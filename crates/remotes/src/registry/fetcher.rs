@@ -108,6 +108,7 @@ impl Transfer {
             accept: Some(if self.is_manifest { ACCEPT } else { "*/*" }),
             from_byte: self.at,
             scope: self.scope.clone(),
+            payload: None,
         };
         let response = self.client.send(&ask).await?;
         let refuse = |message: String| {

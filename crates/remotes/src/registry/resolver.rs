@@ -15,13 +15,14 @@ use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
     sniff,
-    transport::{Fetcher, Resolved, Resolver},
+    transport::{Fetcher, Pusher, Resolved, Resolver},
 };
 
 use super::{
     client::{Ask, Client},
     failure,
     fetcher::RegistryFetcher,
+    pusher::RegistryPusher,
     settings::RegistrySettings,
 };
 use crate::error::RemoteError;
@@ -82,6 +83,12 @@ impl Resolver for RegistryResolver {
         let client = self.client(reference.domain())?;
         Ok(Arc::new(RegistryFetcher::new(client, &reference, self.catalogue.clone())))
     }
+
+    async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
+        let reference = Reference::parse(name)?;
+        let client = self.client(reference.domain())?;
+        Ok(Arc::new(RegistryPusher::new(client, reference)))
+    }
 }
 
 struct Lookup<'a> {
@@ -121,13 +128,7 @@ impl Lookup<'_> {
     }
 
     fn ask(&self, method: Method, path: &str) -> Ask {
-        Ask {
-            method,
-            path: path.to_owned(),
-            accept: Some(ACCEPT),
-            from_byte: 0,
-            scope: pull_scope(self.reference.path()),
-        }
+        Ask { accept: Some(ACCEPT), ..Ask::new(method, path, pull_scope(self.reference.path())) }
     }
 
     /// HEAD, and GET where HEAD does not tell enough.

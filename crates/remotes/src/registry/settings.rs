@@ -1,6 +1,6 @@
 //! What the user decides about registries.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 /// Which scheme registries are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct RegistrySettings {
     pub connect_timeout: Duration,
     /// How long the registry may be silent.
     pub idle_timeout: Duration,
+    /// How many bytes of a blob are sent with one request; `None` for all of them, unless the registry asks for chunks.
+    pub upload_chunk: Option<NonZeroU64>,
 }
 
 impl Default for RegistrySettings {
@@ -48,6 +50,7 @@ impl Default for RegistrySettings {
             max_retry_delay: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
+            upload_chunk: None,
         }
     }
 }
@@ -102,6 +105,13 @@ impl RegistrySettings {
     pub fn with_timeouts(mut self, connect: Duration, idle: Duration) -> Self {
         self.connect_timeout = connect;
         self.idle_timeout = idle;
+        self
+    }
+
+    /// Sends blobs in chunks of so many bytes, or more where the registry demands it.
+    #[must_use]
+    pub fn with_upload_chunk(mut self, bytes: NonZeroU64) -> Self {
+        self.upload_chunk = Some(bytes);
         self
     }
 }
