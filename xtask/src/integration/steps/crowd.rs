@@ -1,9 +1,9 @@
 //! Many processes on one store at once: eight that pull the same image, a collector in a loop beside pulls,
-//! exports and removals, and a collector beside a pull and an export that take their time.
+//! pushes, imports, exports and removals, and a collector beside a pull and an export that take their time.
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use super::super::fixture::BIG;
 use super::super::small::{self, FIRST, FIRST_TWIN, SECOND, SECOND_TWIN};
 use super::super::store::Store;
 use super::super::{Step, World, digest};
+use super::serve::Server;
 use crate::failure::{Context, Failure, Result, ensure, ensure_equal};
-use crate::process::{Daemon, Tool};
+use crate::process::{Daemon, Signal, Tool};
 use crate::registry::proxy::Proxy;
 
 pub(super) const STEPS: &[Step] = &[
@@ -72,7 +73,28 @@ fn loops(world: &World) -> Result<()> {
         run(&["export", image, "-o", &file.to_string_lossy()])?;
         fs::remove_file(&file).context(file.display())
     };
+    // An image that only its archive knows.
+    let (imported, archive) = (format!("{second}-imported"), directory.join("imported.tar"));
+    let archive = archive.to_string_lossy();
+    run(&["images", "tag", &second, &imported])?;
+    run(&["export", &imported, "-o", &archive])?;
+    run(&["images", "rm", &imported])?;
+    let elsewhere = world.store("loops-elsewhere")?;
+    let server = Server::start(world, &elsewhere, "loops-elsewhere")?;
+    let pushed = AtomicU32::new(0);
     let turns: Vec<(&str, Turn<'_>)> = vec![
+        ("import-rm", {
+            Box::new(|| {
+                run(&["import", &archive])?;
+                run(&["images", "rm", &imported])
+            })
+        }),
+        ("push", {
+            Box::new(|| {
+                let tag = pushed.fetch_add(1, Ordering::Relaxed);
+                run(&["push", &second, &format!("127.0.0.1:{}/loops:{tag}", server.port)])
+            })
+        }),
         ("pull-export-rm", {
             Box::new(|| {
                 run(&["pull", &first])?;
@@ -92,6 +114,8 @@ fn loops(world: &World) -> Result<()> {
     ];
     let counts = until(world.loops, &turns)?;
     println!("  {counts}");
+    server.daemon.stop(Signal::Terminate)?;
+    elsewhere.verify()?;
     store.verify()?;
     store.gc(&[])?;
     store.only_needed()?;

@@ -1,5 +1,5 @@
 //! Blobs that are not what their names say: every kind of damage to a layer, a config and a manifest is found by
-//! an export and by `wharf verify`, in time and with exit code 5, and neither follows nor waits for what took the
+//! an export, a push and by `wharf verify`, in time and with exit code 5, and neither follows nor waits for what took the
 //! blob's place.
 
 use std::fs::{self, File, OpenOptions};
@@ -12,8 +12,9 @@ use super::super::layout;
 use super::super::small::{FIRST, SECOND};
 use super::super::store::Store;
 use super::super::{Step, World};
+use super::serve::Server;
 use crate::failure::{Context, Result, ensure};
-use crate::process::Tool;
+use crate::process::{Signal, Tool};
 
 pub(super) const STEPS: &[Step] = &[("damage", damage)];
 
@@ -68,11 +69,18 @@ fn damage(world: &World) -> Result<()> {
     for (part, digest) in [("layer", &layer), ("config", &config), ("manifest", &manifest)] {
         let blob = store.root().join("blobs").join(digest.replacen(':', "/", 1));
         let (good, archive) = (fs::read(&blob).context(blob.display())?, directory.join("archive.tar"));
+        // A registry that has nothing, for what it has already is not read to be pushed.
+        let elsewhere = world.store(&format!("damage-{part}"))?;
+        let server = Server::start(world, &elsewhere, &format!("damage-{part}"))?;
+        let target = format!("127.0.0.1:{}/damaged:1", server.port);
         for (kind, harm) in KINDS {
             let free = directory.join("aside");
             harm(&blob, &free)?;
             let found = found(&store, &image, digest, &archive);
             found.context(format_args!("{part} {kind}"))?;
+            let push = store.wharf(&["push", &image, &target]).limit(LIMIT).run();
+            push.and_then(|push| push.expect_code(MISMATCH)).context(format_args!("push, {part} {kind}"))?;
+            ensure(elsewhere.names()?.is_empty(), || format!("{part} {kind} was pushed"))?;
             fs::remove_file(&blob).context(blob.display())?;
             fs::write(&blob, &good).context(blob.display())?;
             if free.exists() {
@@ -81,6 +89,9 @@ fn damage(world: &World) -> Result<()> {
         }
         // The twin: what was mended passes.
         store.verify()?;
+        store.wharf(&["push", &image, &target]).success()?;
+        server.daemon.stop(Signal::Terminate)?;
+        elsewhere.verify()?;
     }
     store.wharf(&["export", &other, "-o", &directory.join("other.tar").to_string_lossy()]).success().map(drop)
 }

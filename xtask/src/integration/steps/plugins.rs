@@ -163,15 +163,42 @@ impl Reader<'_> {
         Ok(file)
     }
 
+    /// Brings the store back from an archive of the cookbook.
+    fn import(&self, book: &Book, image: &str, file: &Path) -> Result<()> {
+        let printed = self.wharf(&["import"]).arg(file).text()?;
+        ensure(printed.contains(image) && printed.contains(&book.digest), || {
+            format!("import prints:\n{printed}")
+        })?;
+        self.has(book, image)
+    }
+
+    /// Pushes the cookbook to a registry that has nothing of it, and is asked for every part afterwards.
+    fn push(&self, book: &Book, image: &str, world: &World, name: &str) -> Result<()> {
+        let empty = world.store(&format!("{name}-pushed"))?;
+        let server = Server::start(world, &empty, &format!("{name}-pushed"))?;
+        let target = book.image(&server);
+        let printed = self.wharf(&["push", image, &target]).text()?;
+        ensure_equal("what push prints", &printed, &format!("{target}@{}", book.digest))?;
+        book.is_served(&server)?;
+        server.daemon.stop(Signal::Terminate)
+    }
+
+    fn remove(&self, image: &str) -> Result<()> {
+        self.wharf(&["images", "rm", image]).success()?;
+        self.wharf(&["gc"]).success()?;
+        ensure_equal("the blobs when the image is removed", &self.store.layout().blobs()?, &Vec::new())
+    }
+
     /// Everything that can be done with an image that is pulled.
-    fn does_everything(&self, book: &Book, server: &Server, directory: &Path) -> Result<()> {
+    fn does_everything(&self, book: &Book, server: &Server, world: &World, name: &str) -> Result<()> {
         let image = book.image(server);
         self.pull(book, server)?;
         self.has(book, &image)?;
-        self.export(book, &image, directory)?;
-        self.wharf(&["images", "rm", &image]).success()?;
-        self.wharf(&["gc"]).success()?;
-        ensure_equal("the blobs when the image is removed", &self.store.layout().blobs()?, &Vec::new())
+        let archive = self.export(book, &image, &world.dir(name)?)?;
+        self.remove(&image)?;
+        self.import(book, &image, &archive)?;
+        self.push(book, &image, world, name)?;
+        self.remove(&image)
     }
 }
 
@@ -184,6 +211,8 @@ fn linked(world: &World) -> Result<()> {
     let stock = Reader { store: world.store("plugins-stock")?, plugins: None };
     let image = book.image(&server);
     stock.wharf(&["pull", &image]).success()?.expect_said(&[COOKBOOK])?;
+    let strict = stock.wharf(&["pull", "--strict-types", &image]).run()?.expect_code(5)?;
+    strict.expect_said(&[COOKBOOK])?;
     let tree = stock.wharf(&["tree", &image]).text()?;
     ensure(tree.contains("unknown type") && !tree.contains(&book.parts[0]), || {
         format!("the stock program draws:\n{tree}")
@@ -197,7 +226,7 @@ fn linked(world: &World) -> Result<()> {
     let reader = Reader { store: Store::new(&wharf, root), plugins: None };
     let entries = reader.wharf(&["plugins"]).text()?;
     ensure(entries.contains("wharf_plugin_cookbook::manifest"), || format!("plugins lists:\n{entries}"))?;
-    reader.does_everything(&book, &server, &world.dir("plugins-linked")?)?;
+    reader.does_everything(&book, &server, world, "plugins-linked")?;
     server.daemon.stop(Signal::Terminate)
 }
 
@@ -212,7 +241,7 @@ fn executable(world: &World) -> Result<()> {
     for name in ["cookbook-py", "recipe-py", "cookbook.json", "recipe.json"] {
         ensure(entries.contains(name), || format!("plugins does not list {name}:\n{entries}"))?;
     }
-    reader.does_everything(&book, &server, &directory)?;
+    reader.does_everything(&book, &server, world, "plugins-executable")?;
     server.daemon.stop(Signal::Terminate)
 }
 
