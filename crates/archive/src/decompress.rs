@@ -5,50 +5,23 @@
 use std::{
     error::Error as StdError,
     fmt,
-    io::{self, BufReader, Cursor, Read},
+    io::{self, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use flate2::bufread::MultiGzDecoder;
 use wharf_content::{Error, Result};
 
-use crate::{format::Input, options::ImportOptions};
-
-/// How many compressed bytes are read at a time.
-const BUFFER_LEN: usize = 128 * 1024;
-
-/// How many bytes tell a compression.
-const MAGIC_LEN: u64 = 6;
-
-/// A zstd frame may ask for 128 MiB of memory and no more, which is what the zstd program allows.
-const WINDOW_LOG_MAX: u32 = 27;
+use crate::{
+    compression::{self, Compression, MAGIC_LEN, peek, sniff},
+    format::Input,
+    options::ImportOptions,
+};
 
 /// So much may come out whatever went in.
 const FREE_LEN: u64 = 1 << 30;
-
-/// A compression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
-    Plain,
-    Gzip,
-    Zstd,
-    /// One that is known but not read.
-    Foreign(&'static str),
-}
-
-/// Tells a compression by the first bytes (RFC 1952, 2.3.1; RFC 8878, 3.1.1 and 3.1.2).
-pub(crate) fn sniff(start: &[u8]) -> Compression {
-    match start {
-        [0x1f, 0x8b, 8, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Foreign("xz"),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Compression::Foreign("bzip2"),
-        _ => Compression::Plain,
-    }
-}
 
 /// Takes the compression off. Blocks until the first bytes are there.
 ///
@@ -59,15 +32,10 @@ pub(crate) fn open(input: Input, options: &ImportOptions) -> Result<Input> {
     let taken = Arc::new(AtomicU64::new(0));
     let input: Input = Box::new(Counted { input, taken: Arc::clone(&taken) });
     let (start, input) = peek(input, MAGIC_LEN).map_err(cannot)?;
-    let input = BufReader::with_capacity(BUFFER_LEN, input);
-    let (stream, format): (Input, _) = match sniff(&start) {
-        Compression::Plain => (input.into_inner(), None),
-        Compression::Gzip => (Box::new(MultiGzDecoder::new(input)), Some("gzip")),
-        Compression::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(cannot)?;
-            decoder.window_log_max(WINDOW_LOG_MAX).map_err(cannot)?;
-            (Box::new(decoder), Some("zstd"))
-        }
+    let (stream, format) = match sniff(&start) {
+        Compression::Plain => (input, None),
+        Compression::Gzip => (compression::gzip(input), Some("gzip")),
+        Compression::Zstd => (compression::zstd(input).map_err(cannot)?, Some("zstd")),
         Compression::Foreign(name) => {
             return Err(Error::not_implemented(format!(
                 "the archive is compressed with {name}, and plain, gzip and zstd are read: pipe it through `{name} -d`"
@@ -76,13 +44,6 @@ pub(crate) fn open(input: Input, options: &ImportOptions) -> Result<Input> {
     };
     let (max_len, max_ratio) = (options.max_len, options.max_ratio);
     Ok(Box::new(Limited { stream, format, given: 0, taken, max_len, max_ratio }))
-}
-
-/// Reads the first bytes of a stream, and gives a stream that has them still.
-pub(crate) fn peek(mut stream: Input, len: u64) -> io::Result<(Vec<u8>, Input)> {
-    let mut start = Vec::new();
-    stream.by_ref().take(len).read_to_end(&mut start)?;
-    Ok((start.clone(), Box::new(Cursor::new(start).chain(stream))))
 }
 
 /// Makes an [`Error`] of one that came up while a stream was read: the one that it carries, else the system's.
@@ -166,7 +127,7 @@ impl Read for Limited {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use flate2::write::GzEncoder;
     use wharf_content::ErrorKind;

@@ -23,8 +23,8 @@ use wharf_images::{
 };
 
 use crate::{
+    compression::{Compression, sniff},
     contents::{Contents, Node, clean},
-    decompress::{Compression, sniff},
     index::to_json,
     intake::MAX_DOCUMENT_LEN,
     naming::check_count,

@@ -12,7 +12,8 @@ use wharf_content::{Error, ErrorKind, Labels, LeasedStore, Result, ResultExt, St
 use wharf_images::{Image, ImageStore, progress::Event, record};
 
 use crate::{
-    decompress::{self, peek, stream_error},
+    compression::peek,
+    decompress::{self, stream_error},
     format::{ArchiveFormat, ArchiveFormats, HEAD_LEN, Input, Sniff},
     naming,
     options::ImportOptions,

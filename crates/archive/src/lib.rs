@@ -15,6 +15,7 @@ mod docker;
 mod docker_archive;
 mod index;
 mod intake;
+mod layers;
 mod layout;
 mod naming;
 mod oci_archive;
