@@ -159,7 +159,9 @@ fn hint(error: &Error) -> Option<&'static str> {
                 "trust its certificate with --ca-file FILE, or accept any with --insecure-skip-verify",
             );
         }
-        let writes = ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method));
+        // A push asks before it sends.
+        let writes = ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method))
+            || error.report().starts_with("cannot push ");
         return match (remote.status, error.kind()) {
             (Some(401 | 403), _) if writes => {
                 Some("pushing there needs a permission that an anonymous client does not have")

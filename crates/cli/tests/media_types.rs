@@ -98,6 +98,9 @@ async fn an_artifact_of_any_type_is_known_by_its_own_word() {
     let wharf = Wharf::new();
     let pulled = wharf.run(&["pull", "--strict-types", &name]).await;
     assert_eq!(pulled.err(), "", "nothing is unknown");
+    let empty = TestRegistry::start().await;
+    let pushed = wharf.run(&["push", &name, &empty.reference("model:1")]).await;
+    assert_eq!((pushed.code(), pushed.err()), (0, String::new()), "nor is it to a push");
     pulled.succeeded();
     let tree = wharf.run(&["tree", &name]).await.succeeded();
     for part in ["artifact application/x-model\n", "  weights.bin\n", &format!("subject: {}", subject.digest)]

@@ -92,6 +92,8 @@ async fn exit_codes_and_hints() {
     }
     let other = wharf.run(&["push", &name, &denied, "--platform", "linux/arm64"]).await.failed(2);
     assert!(other.contains("hint: choose one of those with --platform"), "{other}");
+    let nobody = wharf.run(&["push", &name, "127.0.0.1:1/a:1", "--retry-times", "0"]).await.failed(6);
+    assert!(nobody.contains("pushing again sends the rest"), "{nobody}");
     let denied = wharf.run(&["push", &name, &denied]).await.failed(4);
     assert!(denied.contains("hint: pushing there needs a permission"), "{denied}");
 }

@@ -85,6 +85,8 @@ struct Found {
     places: HashMap<Digest, Place>,
     children: HashMap<Digest, Vec<Digest>>,
     missing: Vec<Descriptor>,
+    /// Children of parents that vouch for what nobody decodes.
+    vouched: HashSet<Digest>,
     skipped: usize,
 }
 
@@ -150,6 +152,9 @@ impl Finder {
     }
 
     fn report_unknown(&self, descriptor: &Descriptor) {
+        if self.found().vouched.contains(&descriptor.digest) {
+            return;
+        }
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         if unknown.insert(descriptor.media_type.clone()) {
             self.options.sink.event(&Event::UnknownType { descriptor });
@@ -180,6 +185,10 @@ impl Handler for Finder {
             self.report_unknown(descriptor);
             return Ok(Flow::leaf());
         };
+        if decoded.vouches {
+            let children = decoded.children.iter().map(|child| child.descriptor.digest.clone());
+            self.found().vouched.extend(children);
+        }
         let mut places = HashMap::new();
         for child in &decoded.children {
             places.insert(child.descriptor.digest.clone(), self.place(&child.descriptor, child.role)?);
