@@ -183,6 +183,8 @@ pub(crate) enum Command {
     Platform(command::platform::Platform),
     /// List everything that is registered: built in or by plugins
     Plugins(command::plugins::Plugins),
+    /// Print a script that completes commands and flags in a shell
+    Completion(command::completion::Completion),
     /// Print the version
     Version(command::version::Version),
 }

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub(crate) mod completion;
 pub(crate) mod content;
 pub(crate) mod export;
 pub(crate) mod gc;
@@ -50,6 +51,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Verify(command) => command.run(context).await,
         Command::Platform(command) => command.run(context).await,
         Command::Plugins(command) => command.run(context),
+        Command::Completion(command) => command.run(),
         Command::Version(command) => command.run(context),
     }
 }

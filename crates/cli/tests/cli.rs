@@ -387,3 +387,26 @@ async fn a_digest_of_an_unknown_algorithm_is_a_mistake_of_usage() {
         assert!(error.contains(digest) && error.contains("sha384"), "{arguments:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn completion_knows_every_command() {
+    let wharf = Wharf::new();
+    let help = wharf.run(&["--help"]).await.succeeded();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.contains(&"pull") && commands.len() > 10, "{commands:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = wharf.run(&["completion", shell]).await.succeeded();
+        for command in &commands {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+        assert!(script.contains("strict-types"), "{shell}");
+    }
+    let error = wharf.run(&["completion", "tcsh"]).await.failed(3);
+    assert!(error.contains("bash"), "{error}");
+}
