@@ -82,6 +82,10 @@ impl Contents {
 
     /// The answer of the specification.
     pub fn answer(&self, request: &Request) -> Reply {
+        // As front ends of large registries do.
+        if matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") && request.content_length().is_none() {
+            return Reply::new(411, &[], "");
+        }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let last = path.rsplit('/').next().unwrap_or_default();
         if path.contains("/manifests/") {

@@ -10,6 +10,7 @@ use wharf_images::{
     decode::{MAX_LEAF_LEN, kind},
     describe,
 };
+use wharf_remotes::RemoteError;
 
 use crate::output::escape;
 
@@ -114,10 +115,8 @@ pub(crate) async fn read(
         }
         Err(error) if is_leaf => match error.kind() {
             ErrorKind::NotFound if place == Place::Local => Ok(Default::default()),
-            ErrorKind::InvalidArgument
-            | ErrorKind::FailedPrecondition
-            | ErrorKind::DataLoss
-            | ErrorKind::ResourceExhausted => {
+            // What a decoder makes of it, or a plugin that fails, says something of the leaf alone.
+            kind if kind != ErrorKind::Aborted && RemoteError::of(&error).is_none() => {
                 let problem = Some(cut(&error.report(), MAX_VALUE));
                 Ok((Decoded::default(), Said { problem, ..Said::default() }))
             }

@@ -40,12 +40,12 @@ async fn blob(registry: &TestRegistry, media_type: &str, text: &str) -> Descript
 }
 
 /// An image with a layer of a type that nobody knows.
-async fn odd_image(registry: &TestRegistry, name: &str) -> String {
+async fn odd_image(registry: &TestRegistry, name: &str, more: Value) -> String {
     let config =
         put_json(registry, types::OCI_CONFIG, &json!({ "os": "linux", "architecture": "amd64" })).await;
     let layers =
         [blob(registry, types::OCI_LAYER, "l").await, blob(registry, "application/x-odd", "o").await];
-    artifact(registry, name, config, &layers, json!({})).await
+    artifact(registry, name, config, &layers, more).await
 }
 
 #[cfg(feature = "helm")]
@@ -126,7 +126,7 @@ async fn an_artifact_of_any_type_is_known_by_its_own_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_types_fail_before_a_layer_is_fetched_and_record_nothing() {
     let registry = TestRegistry::start().await;
-    let name = odd_image(&registry, "odd:1").await;
+    let name = odd_image(&registry, "odd:1", json!({})).await;
     // Behind an index, so that the type is found two levels down.
     let manifest = registry.image(&name).await.expect("there").target;
     let fine = three_platforms().write(registry.store()).await.expect("writes");
@@ -134,8 +134,10 @@ async fn strict_types_fail_before_a_layer_is_fetched_and_record_nothing() {
     let index = put_json(&registry, types::OCI_INDEX, &index).await;
     let index = record(&registry, "odd:index", index).await;
     let root = record(&registry, "odd:root", blob(&registry, "application/x-root", "root").await).await;
+    // What it calls itself makes no artifact of an image.
+    let called = odd_image(&registry, "odd:called", json!({ "artifactType": "application/x-thing" })).await;
     let wharf = Wharf::new();
-    for (name, media_type) in [(&name, "x-odd"), (&index, "x-odd"), (&root, "x-root")] {
+    for (name, media_type) in [(&name, "x-odd"), (&index, "x-odd"), (&root, "x-root"), (&called, "x-odd")] {
         registry.take_log();
         let error = wharf.run(&["pull", "--strict-types", "--all-platforms", name]).await.failed(5);
         assert!(error.starts_with("error[failed precondition]: ") && error.contains("\nhint: "), "{error}");

@@ -185,3 +185,25 @@ async fn an_interrupted_command_leaves_no_plugin_behind() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_for_a_leaf_stops_no_tree() {
+    let (_registry, name, list, part) = published().await;
+    let wharf = Wharf::new();
+    let directory = wharf.dir.path().join("plugins");
+    install(&directory, &part);
+    let dirs = directory.to_str().expect("text");
+    with_dirs(&wharf, dirs, &["pull", &name]).await.succeeded();
+    let leaf = json!({
+        "protocol": 1, "name": "text", "kind": "leaf", "mediaTypes": ["text/plain"], "executable": "text",
+    });
+    put(&directory.join("text.json"), &leaf.to_string(), 0o644);
+    let unsupported = r#"echo '{"protocol":1,"error":{"kind":"unsupported","message":"too new"}}'"#;
+    for (body, said) in [("exit 1", "exit status: 1"), (unsupported, "too new")] {
+        put(&directory.join("text"), &format!("#!/bin/sh\ncat >/dev/null\n{body}\n"), 0o755);
+        for command in ["tree", "inspect"] {
+            let shown = with_dirs(&wharf, dirs, &[command, &name]).await.succeeded();
+            assert!(shown.contains(list.digest.as_str()) && shown.contains(said), "{command}: {shown}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use wharf_content::{
-    BlobReader, ByteStream, Descriptor, Error, Hasher, Result, copying::Source, stream_blob,
+    BlobReader, ByteStream, Descriptor, Digest, Error, Hasher, Result, copying::Source, stream_blob,
 };
 use wharf_images::progress::{Event, Sink};
 
@@ -26,6 +26,8 @@ struct State {
     /// Of the bytes up to `hashed`, however often they are read. `None` once they were all there and right.
     hasher: Option<Hasher>,
     hashed: u64,
+    /// What they turned out to be, where that was something else: they are given to nobody after that.
+    damaged: Option<Digest>,
     /// Where the stream was opened that has not been told of.
     opened_at: Option<u64>,
     /// How many bytes were told of as sent; a stream opened there just goes on.
@@ -35,7 +37,7 @@ struct State {
 impl Parcel {
     pub(super) fn new(reader: Arc<dyn BlobReader>, descriptor: Descriptor, sink: Arc<dyn Sink>) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
-        let state = State { hasher: Some(hasher), hashed: 0, opened_at: None, told: None };
+        let state = State { hasher: Some(hasher), hashed: 0, damaged: None, opened_at: None, told: None };
         Self { reader, descriptor, sink, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -47,6 +49,9 @@ impl Parcel {
     /// what it should be.
     fn hash(&self, at: u64, bytes: &[u8]) -> Result<()> {
         let mut state = self.state();
+        if let Some(found) = &state.damaged {
+            return Err(self.damage(found));
+        }
         let end = at + bytes.len() as u64;
         if at > state.hashed || end < state.hashed || state.hasher.is_none() {
             return Ok(());
@@ -64,10 +69,16 @@ impl Parcel {
         if found == self.descriptor.digest {
             return Ok(());
         }
-        Err(Error::failed_precondition(format!(
+        let error = self.damage(&found);
+        state.damaged = Some(found);
+        Err(error)
+    }
+
+    fn damage(&self, found: &Digest) -> Error {
+        Error::failed_precondition(format!(
             "blob {} ({:?}) is damaged: its bytes have the digest {found}",
             self.descriptor.digest, self.descriptor.media_type
-        )))
+        ))
     }
 }
 
@@ -162,6 +173,10 @@ mod tests {
         let mut stream = parcel.open(0).await.expect("opens");
         let error = stream.next().await.expect("one piece").expect_err("which is the last");
         assert!(error.to_string().contains("is damaged"), "{error}");
+        for offset in [0, 3] {
+            let again = read(&parcel, offset).await.expect_err("nor at the next try");
+            assert!(again.to_string().contains("is damaged"), "{again}");
+        }
         let empty = Descriptor::new("x", wharf_content::Digest::sha256(b"not empty"), 0);
         let (empty, _) = self::parcel(b"", empty);
         assert!(read(&empty, 0).await.is_err(), "no bytes have a digest, too");

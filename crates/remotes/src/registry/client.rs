@@ -223,6 +223,10 @@ impl Client {
             if let Some(value) = authorization.filter(|_| Origin::of(&at) == origin) {
                 builder = builder.header(AUTHORIZATION, value);
             }
+            if ask.payload.is_none() && !matches!(ask.method, Method::GET | Method::HEAD) {
+                // Registries behind some front ends answer 411 where it is left out, and the specification wants it.
+                builder = builder.header(CONTENT_LENGTH, 0);
+            }
             let response = match &ask.payload {
                 None => builder.send().await.map_err(|error| failure::transport(&at, &request, &error))?,
                 Some(payload) => self.upload(builder, payload, &at).await?,
@@ -244,7 +248,9 @@ impl Client {
             let next = location.and_then(|location| at.join(location).ok());
             let next = next.ok_or_else(|| refuse("a redirect without a usable Location"))?;
             if !may_lead_to(&at, &next) {
-                return Err(refuse("a redirect away from HTTPS is not followed").into());
+                return Err(
+                    refuse("a redirect away from HTTPS, or into a private network, is not followed").into()
+                );
             }
             at = next;
         }

@@ -1,5 +1,7 @@
 //! Where a registry is and how it is spoken to.
 
+use std::net::IpAddr;
+
 use reqwest::Url;
 use wharf_content::{Error, Result};
 
@@ -39,7 +41,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
 pub(super) fn is_loopback(name: &str) -> bool {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Scheme, host and port: what credentials are bound to.
@@ -56,8 +58,30 @@ impl Origin {
     }
 }
 
-/// Whether a URL may be followed from another one: HTTPS never leads to plain HTTP, but on the same machine.
+/// Whether the host is an address that is not public.
+pub(super) fn is_private(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    if is_loopback(host) {
+        return true;
+    }
+    match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(v4)) => {
+            v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+        }
+        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_loopback(),
+            None => v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        },
+        Err(_) => false,
+    }
+}
+
+/// Whether a URL may be followed from another one: HTTPS never leads to plain HTTP, but on the same machine, and a public host never to an
+/// address of a private network, which it could have asked and written to for itself.
 pub(super) fn may_lead_to(from: &Url, to: &Url) -> bool {
+    if is_private(to) && !is_private(from) {
+        return false;
+    }
     match to.scheme() {
         "https" => true,
         "http" => {
@@ -132,6 +156,15 @@ mod tests {
         assert!(!may_lead_to(&url("https://a"), &url("http://b")));
         assert!(!may_lead_to(&url("https://a"), &url("ftp://b")));
         assert!(!may_lead_to(&url("http://a"), &url("file:///etc/passwd")));
+        for private in
+            ["10.0.0.5", "169.254.169.254", "127.0.0.1", "localhost", "[fd00::1]", "[::ffff:10.0.0.5]"]
+        {
+            assert!(!may_lead_to(&url("https://a"), &url(&format!("https://{private}/x"))), "{private}");
+            assert!(
+                may_lead_to(&url("https://192.168.1.1"), &url(&format!("https://{private}/x"))),
+                "{private}"
+            );
+        }
     }
 
     #[test]

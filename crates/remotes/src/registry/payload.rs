@@ -121,7 +121,7 @@ impl Payload {
             };
             let Some(left) = since else { return };
             // A little more, so that the clock has moved past it.
-            tokio::time::sleep(left + Duration::from_millis(1)).await;
+            tokio::time::sleep(left.saturating_add(Duration::from_millis(1))).await;
         }
     }
 }

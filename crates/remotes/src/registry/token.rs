@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use wharf_content::{Error, ErrorKind, Result};
 
 use super::{
     failure,
-    host::{is_loopback, may_lead_to},
+    host::{is_private, may_lead_to},
 };
 
 /// How long a token holds whose maker does not say (distribution's token specification).
@@ -133,11 +132,11 @@ fn realm(registry: &Url, grant: &Grant) -> Result<Url> {
         )
     };
     let mut url = Url::parse(&grant.realm).map_err(|_| refuse("its realm is not a URL"))?;
-    if !may_lead_to(registry, &url) {
-        return Err(refuse("its realm is not HTTPS"));
-    }
     if is_private(&url) && !is_private(registry) {
         return Err(refuse("its realm is a private address"));
+    }
+    if !may_lead_to(registry, &url) {
+        return Err(refuse("its realm is not HTTPS"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refuse("its realm carries credentials"));
@@ -151,24 +150,6 @@ fn realm(registry: &Url, grant: &Grant) -> Result<Url> {
     }
     drop(query);
     Ok(url)
-}
-
-/// Whether the host is an address that is not public.
-fn is_private(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    if is_loopback(host) {
-        return true;
-    }
-    match host.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(IpAddr::V4(v4)) => {
-            v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
-        }
-        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_loopback(),
-            None => v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        },
-        Err(_) => false,
-    }
 }
 
 #[cfg(test)]
