@@ -163,6 +163,14 @@ pub(crate) enum Command {
     Manifest(command::raw::Manifest),
     /// Print an image's config as it is stored
     Config(command::raw::Config),
+    /// Print the digest that a reference means
+    #[command(visible_alias = "resolve")]
+    Digest(command::digest::Digest),
+    /// List the tags of a repository
+    #[command(visible_alias = "list-tags")]
+    Tags(command::tags::Tags),
+    /// List what refers to an image, such as signatures and bills of materials
+    Referrers(command::referrers::Referrers),
     /// Write images to an archive
     Export(command::export::Export),
     /// Take in the images of an archive

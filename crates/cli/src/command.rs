@@ -2,6 +2,7 @@
 
 pub(crate) mod completion;
 pub(crate) mod content;
+pub(crate) mod digest;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod images;
@@ -13,7 +14,9 @@ pub(crate) mod plugins;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod raw;
+pub(crate) mod referrers;
 pub(crate) mod serve;
+pub(crate) mod tags;
 pub(crate) mod tree;
 pub(crate) mod verify;
 pub(crate) mod version;
@@ -42,6 +45,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Tree(command) => command.run(context).await,
         Command::Manifest(command) => command.run(context).await,
         Command::Config(command) => command.run(context).await,
+        Command::Digest(command) => command.run(context).await,
+        Command::Tags(command) => command.run(context).await,
+        Command::Referrers(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
         Command::Content(command) => command.run(context).await,

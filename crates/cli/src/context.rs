@@ -241,14 +241,20 @@ impl Context {
             }
         }
         let (resolver, rest) = self.resolver(typed, &place.registry)?;
-        let Resolved { name, descriptor, .. } = resolver.resolve(&rest).await?;
+        self.remote_view(resolver.as_ref(), &rest).await
+    }
+
+    /// An image at a remote place. What is looked into is fetched then; resolving is all that is done here.
+    pub(crate) async fn remote_view(&self, resolver: &dyn Resolver, name: &str) -> Result<View> {
+        let Resolved { name, descriptor, .. } = resolver.resolve(name).await?;
         let fetcher = resolver.fetcher(&name).await?;
         let provider =
             Arc::new(LazyProvider::new(Arc::new(MemoryStore::new()), fetcher, self.catalogue.clone()));
         Ok(View { name, target: descriptor, provider, image: None })
     }
 
-    async fn local_view(&self, typed: &str) -> Result<View> {
+    /// An image of the store.
+    pub(crate) async fn local_view(&self, typed: &str) -> Result<View> {
         let image = self.image(typed).await?;
         let provider = self.provider().await?;
         Ok(View { name: image.name.clone(), target: image.target.clone(), provider, image: Some(image) })

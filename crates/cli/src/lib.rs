@@ -11,5 +11,6 @@ mod output;
 mod plugin_dirs;
 mod progress;
 mod runner;
+mod target;
 
 pub use runner::Runner;

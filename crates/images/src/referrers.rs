@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
+use serde::Deserialize;
 use wharf_content::{
     Catalogue, Descriptor, Digest, ErrorKind, Info, Result, Store, filter::FilterSet, read_blob,
 };
@@ -29,6 +30,16 @@ pub trait ReferrersProvider: Debug + Send + Sync + 'static {
     /// # Errors
     /// Those of wherever they are looked for.
     async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>>;
+
+    /// Describes those of one artifact type. A place that can choose by itself has less to send.
+    ///
+    /// # Errors
+    /// As [`ReferrersProvider::referrers`].
+    async fn referrers_of_type(&self, subject: &Descriptor, artifact_type: &str) -> Result<Vec<Descriptor>> {
+        let mut referrers = self.referrers(subject).await?;
+        referrers.retain(|referrer| referrer.artifact_type.as_deref() == Some(artifact_type));
+        Ok(referrers)
+    }
 }
 
 #[async_trait]
@@ -36,6 +47,26 @@ impl<P: ReferrersProvider + ?Sized> ReferrersProvider for Arc<P> {
     async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         (**self).referrers(subject).await
     }
+
+    async fn referrers_of_type(&self, subject: &Descriptor, artifact_type: &str) -> Result<Vec<Descriptor>> {
+        (**self).referrers_of_type(subject, artifact_type).await
+    }
+}
+
+/// The tag under which the referrers of a manifest are listed at registries that do not list them themselves: the algorithm, cut to 32
+/// characters, and the digest, cut to 64 (OCI distribution specification, "Referrers Tag Schema").
+pub fn fallback_tag(subject: &Digest) -> String {
+    format!("{:.32}-{:.64}", subject.algorithm().to_string(), subject.hex())
+}
+
+/// Whether a tag is made of a digest and so is for tools and not for people: a [`fallback_tag`], or one with a suffix after a dot, under
+/// which signatures were pushed before there were referrers (`sha256-<hex>.sig`).
+pub fn is_digest_tag(tag: &str) -> bool {
+    let Some((algorithm, rest)) = tag.split_once('-') else { return false };
+    let hex = rest.split('.').next().unwrap_or_default();
+    matches!(algorithm, "sha256" | "sha384" | "sha512")
+        && hex.len() == 64
+        && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The referrers that were in a store when it was looked through. What comes in later is not among them.
@@ -84,6 +115,13 @@ impl ReferrersProvider for StoredReferrers {
     }
 }
 
+/// What a referrer's descriptor takes from its manifest as it stands there.
+#[derive(Deserialize)]
+struct Annotated {
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
 /// Reads a blob, and gives the subject and the descriptor of a referrer.
 async fn look(
     store: &dyn Store,
@@ -119,6 +157,10 @@ async fn look(
         return Ok(None);
     };
     blob.artifact_type = artifact_type(&decoded);
+    blob.annotations =
+        serde_json::from_slice(&bytes).map(|Annotated { annotations }| annotations).unwrap_or_default();
+    // Whom it is about tells its subject, whatever it says beside it.
+    blob.annotations.remove(ANNOTATION_SUBJECT);
     Ok(Some((subject, blob)))
 }
 
@@ -172,5 +214,31 @@ impl<H: Handler> Handler for SetReferrers<H> {
             }));
         }
         Ok(flow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_content::Algorithm;
+
+    use super::*;
+
+    #[test]
+    fn digests_become_tags_that_are_told_from_others() {
+        let (short, long) = (Digest::sha256(b"x"), Algorithm::Sha512.digest(b"x"));
+        assert_eq!(fallback_tag(&short), format!("sha256-{}", short.hex()));
+        assert_eq!(fallback_tag(&long), format!("sha512-{}", &long.hex()[..64]));
+        for digest in [short, long] {
+            let tag = fallback_tag(&digest);
+            for tag in [tag.clone(), format!("{tag}.sig"), format!("{tag}.att.1")] {
+                assert!(is_digest_tag(&tag), "{tag}");
+            }
+            for tag in [format!("{tag}0"), format!("{tag}-sig"), format!("v{tag}"), tag.to_uppercase()] {
+                assert!(!is_digest_tag(&tag), "{tag}");
+            }
+        }
+        for tag in ["latest", "sha256-", "sha256-abc", "md5-0", &format!("crc-{}", "0".repeat(64))] {
+            assert!(!is_digest_tag(tag), "{tag}");
+        }
     }
 }

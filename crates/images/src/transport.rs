@@ -16,6 +16,8 @@ use wharf_content::{
     ByteStream, Catalogue, Descriptor, Digest, Error, Result, copying::Source, plugin::Point,
 };
 
+use crate::referrers::ReferrersProvider;
+
 /// What a name was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -57,6 +59,26 @@ pub trait Resolver: Debug + Send + Sync + 'static {
         Err(Error::not_implemented(format!(
             "nothing can be pushed to {name:?}: its transport only gives content"
         )))
+    }
+
+    /// Lists the tags of a repository, in the order of the place. By default nothing can be listed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no name of a repository, such as one with a tag; `NotImplemented` for a place that lists no tags;
+    /// `NotFound` where there is no such repository; `ResourceExhausted` for more tags than are read; those of the place.
+    ///
+    /// # Cancellation
+    /// Nothing remains.
+    async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        Err(Error::not_implemented(format!("the tags of {repository:?} cannot be listed by its transport")))
+    }
+
+    /// Makes what lists the manifests that refer to others in the repository of a name. By default nothing can be listed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed name; `NotImplemented` for a place that lists no referrers.
+    async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
+        Err(Error::not_implemented(format!("the referrers of {name:?} cannot be listed by its transport")))
     }
 }
 

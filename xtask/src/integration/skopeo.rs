@@ -46,6 +46,11 @@ impl Skopeo {
         self.tool().args(["inspect", "--no-tags"]).args(no_tls("", image)).arg(image).text()
     }
 
+    /// The tags of a repository, as JSON text.
+    pub(super) fn tags(&self, repository: &str) -> Result<String> {
+        self.tool().arg("list-tags").args(no_tls("", repository)).arg(repository).text()
+    }
+
     /// Copies an image; `options` are skopeo's.
     pub(super) fn copy(&self, source: &str, destination: &str, options: &[&str]) -> Result<()> {
         let tool = self.tool().args(["copy", "--quiet"]).args(options);

@@ -9,6 +9,7 @@ mod faults;
 mod import;
 mod kills;
 mod layout;
+mod listing;
 mod plugins;
 mod pull;
 mod push;
@@ -27,6 +28,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(pull::STEPS);
     steps.extend_from_slice(push::STEPS);
     steps.extend_from_slice(reading::STEPS);
+    steps.extend_from_slice(listing::STEPS);
     steps.extend_from_slice(layout::STEPS);
     steps.extend_from_slice(export::STEPS);
     steps.extend_from_slice(import::STEPS);

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wharf_content::{Descriptor, Error, Result, ResultExt};
-use wharf_images::{decode::MAX_MANIFEST_LEN, media_types};
+use wharf_images::{decode::MAX_MANIFEST_LEN, media_types, referrers::fallback_tag};
 
 use super::{
     client::{Ask, Client},
@@ -60,10 +60,7 @@ impl Referrer {
         let artifact_type = own.or_else(|| view.config.map(|config| config.media_type));
         described.artifact_type = artifact_type.filter(|artifact_type| !artifact_type.is_empty());
         described.annotations = view.annotations.unwrap_or_default();
-        // At most 32 characters of the algorithm and 64 of the digest, so that it is a tag.
-        let hex = subject.hex();
-        let tag = format!("{:.32}-{:.64}", subject.algorithm().to_string(), hex);
-        Some(Self { tag, described })
+        Some(Self { tag: fallback_tag(&subject), described })
     }
 
     /// Lists it, unless it is listed.

@@ -14,6 +14,7 @@ use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
 use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
+    referrers::ReferrersProvider,
     sniff,
     transport::{Fetcher, Pusher, Resolved, Resolver},
 };
@@ -22,8 +23,10 @@ use super::{
     client::{Ask, Client},
     failure,
     fetcher::RegistryFetcher,
+    listing::RegistryReferrers,
     pusher::RegistryPusher,
     settings::RegistrySettings,
+    tags,
 };
 use crate::error::RemoteError;
 
@@ -88,6 +91,17 @@ impl Resolver for RegistryResolver {
         let reference = Reference::parse(name)?;
         let client = self.client(reference.domain())?;
         Ok(Arc::new(RegistryPusher::new(client, reference)))
+    }
+
+    async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        let reference = tags::repository(repository)?;
+        tags::list(self.client(reference.domain())?.as_ref(), &reference).await
+    }
+
+    async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
+        let reference = Reference::parse(name)?;
+        let client = self.client(reference.domain())?;
+        Ok(Arc::new(RegistryReferrers::new(client, reference)))
     }
 }
 
@@ -214,7 +228,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// The content type without its parameters.
-fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     sniff::content_type(header(headers, CONTENT_TYPE.as_str())?).map(str::to_ascii_lowercase)
 }
 

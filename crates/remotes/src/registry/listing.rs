@@ -1,0 +1,147 @@
+//! Listing the referrers of a manifest (distribution specification 1.1, "Listing Referrers" and "Referrers Tag Schema").
+//!
+//! A registry that does not know the request is asked for the index under the fallback tag. What is listed is what somebody says: whether
+//! a manifest really refers to the subject tells its own content alone.
+
+use std::{collections::HashSet, sync::Arc};
+
+use async_trait::async_trait;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, header::HeaderMap};
+use serde::Deserialize;
+use wharf_content::{Descriptor, Digest, Error, Result, ResultExt};
+use wharf_images::{
+    Reference,
+    labels::ANNOTATION_SUBJECT,
+    media_types,
+    referrers::{ReferrersProvider, fallback_tag},
+};
+
+use super::{
+    client::{Ask, Client},
+    pages::Pages,
+    pusher::status,
+    resolver::{media_type, pull_scope},
+};
+
+/// The most referrers of one manifest.
+const MAX_REFERRERS: usize = 100_000;
+
+/// Lists the referrers of the manifests of one repository.
+#[derive(Debug)]
+pub(super) struct RegistryReferrers {
+    client: Arc<Client>,
+    reference: Reference,
+}
+
+/// What is read of an index.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+/// How a list is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By the request for it, which registries of before do not know.
+    Request,
+    /// By the fallback tag.
+    Tag,
+}
+
+impl Way {
+    /// Whether an answer says that there is no list to be had in this way.
+    fn is_closed(self, error: &Error) -> bool {
+        match self {
+            Self::Request => matches!(status(error), Some(400 | 404 | 405 | 406)),
+            Self::Tag => status(error) == Some(404),
+        }
+    }
+}
+
+impl RegistryReferrers {
+    pub(super) fn new(client: Arc<Client>, reference: Reference) -> Self {
+        Self { client, reference }
+    }
+
+    async fn list(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        let path = self.reference.path();
+        let mut endpoint = format!("{path}/referrers/{subject}");
+        if let Some(artifact_type) = artifact_type {
+            let encoded = utf8_percent_encode(artifact_type, NON_ALPHANUMERIC);
+            endpoint.push_str(&format!("?artifactType={encoded}"));
+        }
+        let mut listed = match self.pages(Way::Request, &endpoint).await? {
+            None => self.tagged(&fallback_tag(subject)).await?,
+            Some(listed) => listed,
+        };
+        // A list may go on while it changes, so that a page has what the one before it had.
+        let mut seen = HashSet::new();
+        listed.retain(|referrer| seen.insert(referrer.digest.clone()));
+        // Whom they are about is what was asked for, whatever they say.
+        for referrer in &mut listed {
+            referrer.annotations.remove(ANNOTATION_SUBJECT);
+        }
+        // Whatever the registry says that it filtered: a fallback tag never is.
+        if let Some(artifact_type) = artifact_type {
+            listed.retain(|referrer| referrer.artifact_type.as_deref() == Some(artifact_type));
+        }
+        Ok(listed)
+    }
+
+    async fn tagged(&self, tag: &str) -> Result<Vec<Descriptor>> {
+        let listed = self.pages(Way::Tag, &format!("{}/manifests/{tag}", self.reference.path())).await;
+        listed.map(Option::unwrap_or_default).context(|| format!("the list under the tag {tag}"))
+    }
+
+    /// All pages of a list; `None` where there is none to be had in this way.
+    async fn pages(&self, way: Way, endpoint: &str) -> Result<Option<Vec<Descriptor>>> {
+        let mut ask = Ask::new(Method::GET, endpoint, pull_scope(self.reference.path()));
+        ask.accept = Some(media_types::OCI_INDEX);
+        let mut pages = Pages::new(&self.client, ask);
+        let mut listed = None::<Vec<Descriptor>>;
+        loop {
+            let (headers, body) = match pages.next().await {
+                Ok(Some(page)) => page,
+                Ok(None) => return Ok(listed),
+                Err(error) if listed.is_none() && way.is_closed(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match serde_json::from_slice::<Index>(&body) {
+                Ok(Index { manifests }) => listed.get_or_insert_default().extend(manifests),
+                // A page for people that some registries show wherever they know nothing.
+                Err(_) if listed.is_none() && way == Way::Request && !is_index(&headers) => return Ok(None),
+                Err(error) => {
+                    let what = "the registry answered with something that is no list of referrers";
+                    return Err(Error::failed_precondition(what).with_source(error));
+                }
+            }
+            if listed.as_ref().is_some_and(|listed| listed.len() > MAX_REFERRERS) {
+                let too_many = format!("there are more than the {MAX_REFERRERS} referrers that are read");
+                return Err(Error::resource_exhausted(too_many));
+            }
+        }
+    }
+
+    async fn told(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        let repository = self.reference.repository();
+        let listed = self.list(subject, artifact_type).await;
+        listed.context(|| format!("cannot list the referrers of {repository}@{subject}"))
+    }
+}
+
+/// Whether an answer says of itself that it is an index.
+fn is_index(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media_type| media_types::is_index(&media_type))
+}
+
+#[async_trait]
+impl ReferrersProvider for RegistryReferrers {
+    async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
+        self.told(&subject.digest, None).await
+    }
+
+    async fn referrers_of_type(&self, subject: &Descriptor, artifact_type: &str) -> Result<Vec<Descriptor>> {
+        self.told(&subject.digest, Some(artifact_type)).await
+    }
+}
