@@ -9,6 +9,9 @@ use wharf_content::{Descriptor, Digest, Error, Provider, Result, ResultExt, read
 /// The most bytes of all names together.
 const MAX_NAMES_LEN: usize = 32 << 20;
 
+/// The most links from a name to its file, as Linux has it: each look at the name follows all of them.
+const MAX_LINKS: usize = 40;
+
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -56,7 +59,7 @@ impl Contents {
     /// Finds a file, through links; `None` where there is no such name.
     ///
     /// # Errors
-    /// `InvalidArgument` for links that lead round in a circle, out of the archive, or to nothing.
+    /// `InvalidArgument` for links that lead round in a circle, out of the archive, or to nothing, and for more than 40 in a row.
     pub(crate) fn file(&self, name: &str) -> Result<Option<&Node>> {
         let Some(mut node) = self.nodes.get(name) else { return Ok(None) };
         let mut seen = HashSet::from([name]);
@@ -67,6 +70,10 @@ impl Contents {
             let target = target.as_deref().ok_or_else(|| dangling("something outside of it"))?;
             if !seen.insert(target) {
                 return Err(dangling("itself"));
+            }
+            // The name itself is among them.
+            if seen.len() > MAX_LINKS + 1 {
+                return Err(dangling(&format!("a row of more than {MAX_LINKS} links")));
             }
             let missing = || dangling(&format!("{target:?}, which the archive does not have"));
             node = self.nodes.get(target).ok_or_else(missing)?;
@@ -195,6 +202,23 @@ mod tests {
         contents.add("file".into(), file).expect("the same again");
         contents.add("file".into(), Node::Document(Bytes::from_static(b"y"))).expect_err("another one");
         contents.add("one".into(), link("two")).expect_err("another link");
+    }
+
+    #[test]
+    fn links_in_a_row_are_limited() {
+        let mut contents = Contents::default();
+        let file = Node::Document(Bytes::from_static(b"x"));
+        contents.add("0".into(), file.clone()).expect("new");
+        for at in 1..=1000 {
+            contents.add(at.to_string(), Node::Link(Some((at - 1).to_string()))).expect("new");
+        }
+        assert_eq!(contents.file("40").expect("40 links"), Some(&file));
+        for name in ["41", "1000"] {
+            let error = contents.file(name).expect_err("too many");
+            assert_eq!(error.kind(), wharf_content::ErrorKind::InvalidArgument);
+            let told = error.to_string();
+            assert!(told.contains(&format!("{name:?}")) && told.contains("more than 40"), "{told}");
+        }
     }
 
     #[test]

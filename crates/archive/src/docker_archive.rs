@@ -9,7 +9,10 @@
 //! Such an image has no manifest of its own. One is written, in Docker's types, of nothing but what the archive says, so that the same
 //! archive gives the same digest (containerd: `core/images/archive/importer.go`, which writes the same bytes).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use wharf_content::{
@@ -21,6 +24,7 @@ use wharf_images::{
     media_types as types,
     sqlite::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME},
 };
+use wharf_platforms::Platform;
 
 use crate::{
     compression::{Compression, sniff},
@@ -29,6 +33,9 @@ use crate::{
     intake::MAX_DOCUMENT_LEN,
     naming::check_count,
 };
+
+/// The most layers that all entries name together: each is looked up, and stands in a manifest.
+const MAX_LAYERS: usize = 250_000;
 
 /// The keys of an entry, in their only spelling.
 const KEYS: [&str; 3] = ["Config", "RepoTags", "Layers"];
@@ -48,14 +55,18 @@ struct Entry {
 ///
 /// # Errors
 /// `InvalidArgument` for a manifest.json or a config that is malformed, or tags that are no names; `NotFound` for a config or layer that
-/// the archive does not have; `FailedPrecondition` for layers that are not those of the config.
+/// the archive does not have; `FailedPrecondition` for layers that are not those of the config; `ResourceExhausted` for too many images
+/// or layers.
 pub(crate) async fn images(contents: &Contents, store: &dyn Store) -> Result<Option<Vec<Descriptor>>> {
     let Some(text) = contents.read(store, "manifest.json", MAX_DOCUMENT_LEN).await? else { return Ok(None) };
     let mut images = Vec::new();
     let entries = parse(&text).context(|| "cannot read manifest.json of the archive")?;
     check_count(entries.iter().map(|entry| entry.repo_tags.as_ref().map_or(1, Vec::len).max(1)).sum())?;
+    check_layers(entries.iter().map(|entry| entry.layers.as_ref().map_or(0, Vec::len)).sum())?;
+    let mut manifests = Manifests::new(contents, store);
     for entry in entries {
-        let target = manifest(contents, store, &entry)
+        let target = manifests
+            .write(&entry)
             .await
             .context(|| format!("cannot import the image with the config {:?}", entry.config))?;
         let tags = entry.repo_tags.unwrap_or_default();
@@ -94,57 +105,119 @@ fn parse(text: &[u8]) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Writes the manifest of an image.
-async fn manifest(contents: &Contents, store: &dyn Store, entry: &Entry) -> Result<Descriptor> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Manifest<'a> {
-        schema_version: u8,
-        media_type: &'static str,
-        config: &'a Descriptor,
-        layers: &'a [Descriptor],
+fn check_layers(count: usize) -> Result<()> {
+    if count <= MAX_LAYERS {
+        return Ok(());
     }
-    let config = blob(contents, &entry.config, types::DOCKER_CONFIG)?;
-    let bytes = read_blob(store, &config, MAX_CONFIG_LEN).await?;
-    let diff_ids = image::rootfs(&bytes)?;
-    let names = entry.layers.as_deref().unwrap_or_default();
-    if diff_ids.len() != names.len() {
-        return Err(Error::failed_precondition(format!(
-            "the config is of {} layers, and manifest.json names {}",
-            diff_ids.len(),
-            names.len()
-        )));
-    }
-    let mut layers = Vec::with_capacity(names.len());
-    for (name, diff_id) in names.iter().zip(&diff_ids) {
-        layers.push(layer(contents, store, name, diff_id).await?);
-    }
-    let media_type = types::DOCKER_MANIFEST;
-    let text = to_json(&Manifest { schema_version: 2, media_type, config: &config, layers: &layers })?;
-    let mut target = Descriptor::of(media_type, &text);
-    let reference = format!("import-{}", target.digest);
-    write_blob(store, &reference, &target, text.into(), CommitOptions::default()).await?;
-    target.platform = image::platform_of_config(&bytes);
-    Ok(target)
+    Err(Error::resource_exhausted(format!(
+        "manifest.json of the archive names {count} layers, more than {MAX_LAYERS} altogether"
+    )))
 }
 
-/// Describes a layer by its first bytes. A plain one is its own diff id, so that a wrong one is found out here and not when it is
-/// unpacked.
-async fn layer(contents: &Contents, store: &dyn Store, name: &str, diff_id: &Digest) -> Result<Descriptor> {
-    let mut layer = blob(contents, name, types::DOCKER_LAYER)?;
-    let start = store.reader(&layer).await?.read_at(0, 4).await?;
-    match sniff(&start) {
-        Compression::Gzip => types::DOCKER_LAYER_GZIP.clone_into(&mut layer.media_type),
-        Compression::Zstd => types::DOCKER_LAYER_ZSTD.clone_into(&mut layer.media_type),
-        _ if layer.digest.algorithm() == diff_id.algorithm() && layer.digest != *diff_id => {
+/// What is taken from a config.
+#[derive(Debug)]
+struct Config {
+    diff_ids: Vec<Digest>,
+    platform: Option<Platform>,
+}
+
+/// Writes the manifests of images. Many entries may name the same files: each file is read once.
+#[derive(Debug)]
+struct Manifests<'a> {
+    contents: &'a Contents,
+    store: &'a dyn Store,
+    /// Only configs of as many layers as their entry names, so that [`MAX_LAYERS`] is a limit of these, too.
+    configs: HashMap<Digest, Arc<Config>>,
+    compressions: HashMap<Digest, Compression>,
+    written: HashSet<Digest>,
+}
+
+impl<'a> Manifests<'a> {
+    fn new(contents: &'a Contents, store: &'a dyn Store) -> Self {
+        Self {
+            contents,
+            store,
+            configs: HashMap::new(),
+            compressions: HashMap::new(),
+            written: HashSet::new(),
+        }
+    }
+
+    /// Writes the manifest of an image.
+    async fn write(&mut self, entry: &Entry) -> Result<Descriptor> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Manifest<'a> {
+            schema_version: u8,
+            media_type: &'static str,
+            config: &'a Descriptor,
+            layers: &'a [Descriptor],
+        }
+        let names = entry.layers.as_deref().unwrap_or_default();
+        let config = blob(self.contents, &entry.config, types::DOCKER_CONFIG)?;
+        let read = self.config(&config, names.len()).await?;
+        let mut layers = Vec::with_capacity(names.len());
+        for (name, diff_id) in names.iter().zip(&read.diff_ids) {
+            layers.push(self.layer(name, diff_id).await?);
+        }
+        let media_type = types::DOCKER_MANIFEST;
+        let text = to_json(&Manifest { schema_version: 2, media_type, config: &config, layers: &layers })?;
+        let mut target = Descriptor::of(media_type, &text);
+        if !self.written.contains(&target.digest) {
+            let reference = format!("import-{}", target.digest);
+            write_blob(self.store, &reference, &target, text.into(), CommitOptions::default()).await?;
+            self.written.insert(target.digest.clone());
+        }
+        target.platform.clone_from(&read.platform);
+        Ok(target)
+    }
+
+    /// Reads a config, which must be of so many layers.
+    async fn config(&mut self, config: &Descriptor, layer_count: usize) -> Result<Arc<Config>> {
+        let known = self.configs.get(&config.digest).cloned();
+        let read = if let Some(known) = &known {
+            Arc::clone(known)
+        } else {
+            let bytes = read_blob(self.store, config, MAX_CONFIG_LEN).await?;
+            let (diff_ids, platform) = (image::rootfs(&bytes)?, image::platform_of_config(&bytes));
+            Arc::new(Config { diff_ids, platform })
+        };
+        if read.diff_ids.len() != layer_count {
             return Err(Error::failed_precondition(format!(
-                "digest mismatch: the layer {name:?} is {}, and the config says {diff_id}",
-                layer.digest
+                "the config is of {} layers, and manifest.json names {layer_count}",
+                read.diff_ids.len()
             )));
         }
-        _ => {}
+        if known.is_none() {
+            self.configs.insert(config.digest.clone(), Arc::clone(&read));
+        }
+        Ok(read)
     }
-    Ok(layer)
+
+    /// Describes a layer by its first bytes. A plain one is its own diff id, so that a wrong one is found out here and not when it is
+    /// unpacked.
+    async fn layer(&mut self, name: &str, diff_id: &Digest) -> Result<Descriptor> {
+        let mut layer = blob(self.contents, name, types::DOCKER_LAYER)?;
+        let compression = if let Some(known) = self.compressions.get(&layer.digest) {
+            *known
+        } else {
+            let found = sniff(&self.store.reader(&layer).await?.read_at(0, 4).await?);
+            self.compressions.insert(layer.digest.clone(), found);
+            found
+        };
+        match compression {
+            Compression::Gzip => types::DOCKER_LAYER_GZIP.clone_into(&mut layer.media_type),
+            Compression::Zstd => types::DOCKER_LAYER_ZSTD.clone_into(&mut layer.media_type),
+            _ if layer.digest.algorithm() == diff_id.algorithm() && layer.digest != *diff_id => {
+                return Err(Error::failed_precondition(format!(
+                    "digest mismatch: the layer {name:?} is {}, and the config says {diff_id}",
+                    layer.digest
+                )));
+            }
+            _ => {}
+        }
+        Ok(layer)
+    }
 }
 
 /// Finds a file that manifest.json names.
@@ -164,6 +237,8 @@ fn blob(contents: &Contents, name: &str, media_type: &str) -> Result<Descriptor>
 
 #[cfg(test)]
 mod tests {
+    use wharf_content::{ErrorKind, Manager, MemoryStore};
+
     use super::*;
 
     #[test]
@@ -183,5 +258,39 @@ mod tests {
             assert_eq!(parse(text.as_bytes()).ok().map(|entries| entries.len()), count, "{text}");
         }
         assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[tokio::test]
+    async fn files_that_many_entries_name_are_read_once() {
+        let store = MemoryStore::new();
+        let layer = Descriptor::of("", b"layer");
+        let config = format!(
+            r#"{{"os":"linux","architecture":"arm64","rootfs":{{"diff_ids":["{}"]}}}}"#,
+            layer.digest
+        );
+        let config_at = Descriptor::of("", config.as_bytes());
+        let mut contents = Contents::default();
+        for (name, descriptor, bytes) in
+            [("c", &config_at, config.clone().into_bytes()), ("l", &layer, b"layer".to_vec())]
+        {
+            write_blob(&store, name, descriptor, bytes.into(), CommitOptions::default())
+                .await
+                .expect("writes");
+            contents.add(name.into(), Node::Blob(descriptor.digest.clone(), descriptor.size)).expect("new");
+        }
+        let [entry, short] = [r#"[{"Config":"c","Layers":["l"]}]"#, r#"[{"Config":"c"}]"#]
+            .map(|text| parse(text.as_bytes()).expect("a list").remove(0));
+        let mut manifests = Manifests::new(&contents, &store);
+        let first = manifests.write(&entry).await.expect("writes");
+        assert_eq!(first.platform, wharf_platforms::parse("linux/arm64").ok());
+        // What cannot be read again is not read again.
+        for digest in [&config_at.digest, &layer.digest] {
+            store.delete(digest).await.expect("deletes");
+        }
+        assert_eq!(manifests.write(&entry).await.expect("knows them"), first);
+        let error = manifests.write(&short).await.expect_err("not its layers");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        let error = Manifests::new(&contents, &store).write(&entry).await.expect_err("reads them");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

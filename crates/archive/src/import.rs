@@ -24,16 +24,18 @@ use crate::{
 /// and so is its format.
 ///
 /// Everything is taken in while it streams by, verified, and looked through; the records are written last, when all the images are
-/// known to be there, and given sorted by name. A record of another image by the same name is replaced, with a warning.
+/// known to be there, and given sorted by name. A record of the same image keeps its labels; one of another image by the same name is
+/// replaced with a warning where [`ImportOptions::replacing`] says so, and an error otherwise.
 ///
 /// # Errors
-/// Nothing is recorded then, and images of the store are as they were.
+/// Nothing is recorded then, and images of the store are as they were, unless the record of one of several fails.
 /// - `InvalidArgument`: no archive of images; one that is malformed or can be read in two ways; images without a full name; a base name
 ///   that is none; a path that is a directory
 /// - `NotFound`: parts that neither the archive nor the store has, naming them; a platform that an image does not have
 /// - `FailedPrecondition`: content of another digest or size than was promised
 /// - `DataLoss`: an archive that was cut short
 /// - `ResourceExhausted`: an archive beyond the limits of the options; no room in the store
+/// - `AlreadyExists`: another image has a name of the archive, and names are not to be replaced
 /// - `Conflict`: two images of one name; two formats that know the archive
 /// - `NotImplemented`: another compression
 /// - those of the input and the stores
@@ -116,11 +118,11 @@ async fn under_lease(
         wholeness.check(image).await.context(|| format!("cannot import {:?}", image.name))?;
     }
     let mut recorded = Vec::with_capacity(named.images.len());
-    for mut image in named.images {
-        image.labels = labels_so_far(images, &image, options).await?;
-        let name = image.name.clone();
-        let image = record::put(images, image).await;
-        recorded.push(image.context(|| format!("cannot record the image {name}"))?);
+    if !options.replace {
+        refuse_taken(images, &named.images).await?;
+    }
+    for image in named.images {
+        recorded.push(put(images, image, options).await?);
     }
     Ok(recorded)
 }
@@ -171,18 +173,56 @@ fn unknown(name: &str, options: &ImportOptions) -> Error {
     ))
 }
 
-/// The labels of the record that an image replaces: they are the user's, and stay. An archive chooses its names itself, so that what it
-/// takes from another image is not to go unseen.
-async fn labels_so_far(images: &dyn ImageStore, image: &Image, options: &ImportOptions) -> Result<Labels> {
-    match images.get(&image.name).await {
-        Ok(there) => {
-            if there.target.digest != image.target.digest {
+/// Looks for the names of images before any of them is recorded: an archive chooses its names itself, and the user's are not for it to
+/// take.
+async fn refuse_taken(images: &dyn ImageStore, found: &[Image]) -> Result<()> {
+    let mut taken = Vec::new();
+    for image in found {
+        if let Some(there) = so_far(images, &image.name).await?.filter(|there| is_another(there, image)) {
+            taken.push(clash(&there, image));
+        }
+    }
+    if taken.is_empty() { Ok(()) } else { Err(naming::taken(&taken)) }
+}
+
+/// Records an image. The labels of a record of the same image are the user's, and stay; those of another image are not of this one.
+async fn put(images: &dyn ImageStore, image: Image, options: &ImportOptions) -> Result<Image> {
+    // Another process may make the record between the two calls; more often than this it does not do by chance.
+    const TRIES: usize = 8;
+    let cannot = || format!("cannot record the image {}", image.name);
+    let mut outcome = Err(Error::already_exists("other processes make and remove it all the time"));
+    for _ in 0..TRIES {
+        outcome = match so_far(images, &image.name).await? {
+            None => images.create(image.clone()).await,
+            Some(there) if !is_another(&there, &image) => {
+                record::put(images, image.clone().with_labels(there.labels)).await
+            }
+            Some(there) if options.replace => {
                 let text = format!("{:?} was {} and is replaced", image.name, there.target.digest);
                 options.sink.event(&Event::Warning { text: &text });
+                record::put(images, image.clone()).await
             }
-            Ok(there.labels)
+            Some(there) => return Err(naming::taken(&[clash(&there, &image)])),
+        };
+        if !matches!(&outcome, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
+            break;
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Labels::new()),
+    }
+    outcome.context(cannot)
+}
+
+async fn so_far(images: &dyn ImageStore, name: &str) -> Result<Option<Image>> {
+    match images.get(name).await {
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn is_another(there: &Image, image: &Image) -> bool {
+    there.target.digest != image.target.digest
+}
+
+fn clash(there: &Image, image: &Image) -> String {
+    format!("{:?} is {} here and {} in the archive", image.name, there.target.digest, image.target.digest)
 }

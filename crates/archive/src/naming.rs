@@ -20,7 +20,7 @@ use crate::options::ImportOptions;
 /// The longest name that is taken from an archive: a reference with everything has less.
 const MAX_NAME_LEN: usize = 1024;
 
-/// How many images without a name are told.
+/// How many images without a name, or with one that is taken, are told.
 const MAX_TOLD: usize = 4;
 
 /// The most images of an archive: each costs a look through.
@@ -94,12 +94,17 @@ pub(crate) fn name(entries: Vec<Descriptor>, options: &ImportOptions) -> Result<
 }
 
 /// Tells the first few of many.
-pub(crate) fn list(unnamed: &[String]) -> String {
-    let told = unnamed[..unnamed.len().min(MAX_TOLD)].join(", ");
-    match unnamed.len().saturating_sub(MAX_TOLD) {
+pub(crate) fn list(many: &[String]) -> String {
+    let told = many[..many.len().min(MAX_TOLD)].join(", ");
+    match many.len().saturating_sub(MAX_TOLD) {
         0 => told,
         more => format!("{told} and {more} more"),
     }
+}
+
+/// The error of names that other images have here.
+pub(crate) fn taken(taken: &[String]) -> Error {
+    Error::already_exists(format!("names of the archive are taken: {}", list(taken)))
 }
 
 /// Refuses more images than an archive has.

@@ -123,6 +123,8 @@ pub struct ImportOptions {
     pub base_name: Option<String>,
     /// Whether each image is recorded by its digest too, in the base name or its own repository; it is not by default.
     pub digests: bool,
+    /// Whether a name goes to the image of the archive where another image has it here; by default that is an error, `AlreadyExists`.
+    pub replace: bool,
     /// The platforms that must be there, and be whole, and are kept; by default those that there are, of which one must be whole.
     pub selection: Option<Selection>,
     /// The catalogue of formats and decoders; what is linked by default.
@@ -170,6 +172,13 @@ impl ImportOptions {
     #[must_use]
     pub fn with_digests(mut self) -> Self {
         self.digests = true;
+        self
+    }
+
+    /// Takes names away from the images that have them here, with a warning. Their labels go with them.
+    #[must_use]
+    pub fn replacing(mut self) -> Self {
+        self.replace = true;
         self
     }
 
@@ -229,6 +238,7 @@ impl Default for ImportOptions {
             format: None,
             base_name: None,
             digests: false,
+            replace: false,
             selection: None,
             catalogue: Catalogue::linked().clone(),
             limits: Limits::default(),

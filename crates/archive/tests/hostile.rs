@@ -329,6 +329,23 @@ async fn nothing_is_kept_in_memory_because_somebody_claims_so() {
         Tarball::new().file("c.json", &new.config).file("l.tar", &new.layer).file("manifest.json", list);
     refuse(archive.finish(), ResourceExhausted, &["10000 images"]).await;
 
+    // Layers of one image, named by many.
+    let new = Plain::new("new");
+    let digests = vec![new.layer_at().digest; 1000];
+    let config = json!({ "rootfs": { "type": "layers", "diff_ids": digests } }).to_string();
+    for (count, is_fine) in [(250, true), (251, false)] {
+        let entry = |at| json!({ "Config": "c", "RepoTags": [format!("a:{at}")], "Layers": vec!["l"; 1000] });
+        let list = json!((0..count).map(entry).collect::<Vec<_>>()).to_string();
+        let archive =
+            Tarball::new().file("c", &config).file("l", &new.layer).file("manifest.json", list).finish();
+        if is_fine {
+            let images = Into::memory().import(&archive, &plain()).await.expect("the twin");
+            assert_eq!(images.len(), count);
+        } else {
+            refuse(archive, ResourceExhausted, &["251000 layers", "250000"]).await;
+        }
+    }
+
     let many = (0..50).fold(Plain::new("new").layout(NEW), |tarball, at| tarball.link(&at.to_string(), "x"));
     let many = many.finish();
     let into = used().await;

@@ -218,15 +218,35 @@ async fn names_come_from_the_archive_or_from_the_user() {
 }
 
 #[tokio::test]
-async fn a_name_that_goes_to_another_image_is_told() {
+async fn a_name_goes_to_another_image_only_if_it_may() {
     let (into, events) = (Into::memory(), Arc::new(Events::default()));
     let options = plain().with_sink(events.clone());
-    into.import(&Plain::new("one").layout("q.io/a:1").finish(), &options).await.expect("imports");
-    into.import(&Plain::new("one").layout("q.io/a:1").finish(), &options).await.expect("imports");
+    let (one, two) = (Plain::new("one"), Plain::new("two"));
+    let [first] = &into.import(&one.layout("q.io/b:1").finish(), &options).await.expect("imports")[..] else {
+        panic!("one image")
+    };
+    let labelled = first.clone().with_labels([("mine".to_owned(), "1".to_owned())].into());
+    into.images.update(labelled.clone(), &["labels"]).await.expect("updates");
+    // The first name is free, and not taken either.
+    let list = json!([two.named("q.io/a:1"), two.named("q.io/b:1")]);
+    let archive = two.blobs(Tarball::layout(&list)).finish();
+    let (old, new) = (one.manifest_at().digest, two.manifest_at().digest);
+    let words = ["\"q.io/b:1\"", old.as_str(), new.as_str()];
+    into.refused(&archive, &options, ErrorKind::AlreadyExists, &words).await;
+    let there = into.images.get("q.io/b:1").await.expect("there");
+    assert_eq!((&there.target.digest, &there.labels), (&old, &labelled.labels));
     assert!(events.with("warning").is_empty());
-    into.import(&Plain::new("two").layout("q.io/a:1").finish(), &options).await.expect("imports");
+
+    into.import(&archive, &options.clone().replacing()).await.expect("imports");
     let [warning] = &events.with("warning")[..] else { panic!("one warning") };
-    assert!(warning.contains("q.io/a:1") && warning.contains("is replaced"), "{warning}");
+    assert!(warning.contains("q.io/b:1") && warning.contains("is replaced"), "{warning}");
+    for name in ["q.io/a:1", "q.io/b:1"] {
+        let image = into.images.get(name).await.expect("there");
+        assert_eq!(image.target.digest, new);
+        assert!(image.labels.is_empty(), "they were of the other image");
+    }
+    into.import(&archive, &options).await.expect("the same images");
+    assert_eq!(events.with("warning").len(), 1);
 }
 
 #[tokio::test]
@@ -236,8 +256,10 @@ async fn labels_that_the_user_gave_an_image_stay() {
     let [image] = &into.import(&archive, &plain()).await.expect("imports")[..] else { panic!("one image") };
     let labelled = image.clone().with_labels([("mine".to_owned(), "1".to_owned())].into());
     into.images.update(labelled.clone(), &["labels"]).await.expect("updates");
-    let again = into.import(&archive, &plain()).await.expect("imports");
-    assert_eq!(again[0].labels, labelled.labels);
+    for options in [plain(), plain().replacing()] {
+        let again = into.import(&archive, &options).await.expect("imports");
+        assert_eq!(again[0].labels, labelled.labels);
+    }
 }
 
 #[tokio::test]

@@ -123,10 +123,13 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
             "the disk or its file system failed, as the system's log may tell; where it works again, so does the same command",
         );
     }
-    // The archive's errors are those of where it is written to, the store's have a context of their own.
+    // The archive's errors are those of where it is written to or read from, the store's have a context of their own.
+    let report = error.report();
+    let is_read = report.starts_with("cannot read the archive");
     let is_outside =
-        error.find_source::<Outside>().is_some() || error.report().starts_with("cannot write the archive");
+        is_read || error.find_source::<Outside>().is_some() || report.starts_with("cannot write the archive");
     match error.kind() {
+        ErrorKind::ResourceExhausted if is_read => None,
         ErrorKind::ResourceExhausted if is_outside => Some("make room where the output goes"),
         ErrorKind::ResourceExhausted => {
             Some("make room; images of the store are intact, and the same command goes on where it was")
@@ -198,6 +201,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         (Code::Usage, _) if error.to_string().starts_with("no image of the archive has a full name") => {
             Some("`--base-name REPOSITORY` names them, as in `--base-name ghcr.io/owner/image`")
+        }
+        (_, ErrorKind::AlreadyExists) if error.to_string().starts_with("names of the archive are taken") => {
+            Some("--force gives these names to the images of the archive")
         }
         (Code::NotFound, _) if error.to_string().starts_with("there is no image") => {
             Some("`wharf images ls` lists the images, `wharf pull` fetches one")
@@ -274,6 +280,7 @@ mod tests {
         let store = |number| Error::io("x", io::Error::from_raw_os_error(number));
         let out = |number| outside("x", io::Error::from_raw_os_error(number));
         let archive = |number| Error::io("cannot write the archive y", io::Error::from_raw_os_error(number));
+        let read = |number| Error::io("cannot read the archive y", io::Error::from_raw_os_error(number));
         for (error, expected) in [
             (store(28), Some("the same command goes on")),
             (out(28), Some("where the output goes")),
@@ -284,6 +291,10 @@ mod tests {
             (store(30), Some("needs to be written to")),
             (out(13), None),
             (archive(13), None),
+            (read(13), None),
+            (read(28), None),
+            (read(24), Some("ulimit")),
+            (read(5), Some("the disk or its file system failed")),
             (store(5), Some("the disk or its file system failed")),
             (out(5), Some("the disk or its file system failed")),
             (store(20), None),

@@ -153,6 +153,29 @@ async fn images_without_a_full_name_need_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_of_other_images_are_taken_by_force_only() {
+    let wharf = Wharf::new();
+    let (one, two) = (wharf.path("1.tar"), wharf.path("2.tar"));
+    layout(&one, &[Some("q.io/a:1")]);
+    layout(&two, &[Some("q.io/b:1"), Some("q.io/a:1")]);
+    let first = wharf.run(&["import", &one]).await.succeeded();
+    wharf.run(&["images", "label", "q.io/a:1", "mine=1"]).await.succeeded();
+    assert_eq!(wharf.run(&["import", &one]).await.succeeded(), first, "the same image");
+    let error = wharf.run(&["import", "-q", &two]).await.failed(1);
+    let digest = first.trim().rsplit_once('@').expect("a digest").1;
+    assert!(error.contains("error[already exists]") && error.contains("hint: --force"), "{error}");
+    assert!(error.contains("\"q.io/a:1\"") && error.contains(digest), "{error}");
+    assert_eq!(wharf.run(&["ls", "-q"]).await.succeeded().lines().count(), 1, "nothing is recorded");
+    let done = wharf.run(&["import", "--force", &two]).await;
+    assert!(done.err().contains("is replaced"), "{}", done.err());
+    let taken = done.succeeded();
+    assert!(taken.starts_with("q.io/a:1@") && !taken.contains(&format!("q.io/a:1@{digest}")), "{taken}");
+    let listed = wharf.run(&["images", "ls", "--format", "json"]).await.succeeded();
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&listed[0]["name"], &listed[0]["labels"]), (&json!("q.io/a:1"), &json!({})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_has_its_exit_code_and_leaves_no_image() {
     let from = Wharf::new();
     let (file, ..) = exported(&from).await;
@@ -176,6 +199,8 @@ async fn what_is_wrong_has_its_exit_code_and_leaves_no_image() {
         let error = into.run(&["import", &path]).await.failed(code);
         assert!(error.contains(words), "{error}");
     }
+    let error = piped(&into, &["import"], &from.path("")).failed(3);
+    assert!(error.contains("standard input: it is a directory"), "{error}");
     let error = into.run(&["import", "--format", "json", &from.path("text.tar")]).await.failed(3);
     let error: Value = serde_json::from_str(&error).expect("an object");
     assert!(error["error"].is_object() || error["error"].is_string(), "{error}");

@@ -9,12 +9,13 @@ use std::{
 
 use clap::Args;
 use wharf_archive::ImportOptions;
-use wharf_content::{Error, Result, ResultExt};
+use wharf_content::{Error, Result};
 use wharf_images::Image;
 
 use crate::{
     args::{Format, PlatformArgs},
     context::Context,
+    exit::outside,
     output, progress,
 };
 
@@ -22,7 +23,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Reads OCI image layouts as tar archives and what `docker save` writes; plain, gzip or zstd. Prints the name and the \
-digest of each image. Takes the platforms that are there, unless some are asked for.\n\nExamples:\n  wharf import busybox.tar\n  \
+digest of each image. Takes the platforms that are there, unless some are asked for. Where another image has one of the names, nothing \
+is recorded, and the exit code is 1; --force gives the name to the image of the archive instead.\n\nExamples:\n  wharf import busybox.tar\n  \
 docker save busybox | wharf import\n  wharf import --base-name ghcr.io/owner/image layout.tar.gz"
 )]
 pub(crate) struct Import {
@@ -35,6 +37,9 @@ pub(crate) struct Import {
     /// Name each image by its digest, too
     #[arg(long)]
     digests: bool,
+    /// Take names away from the images that have them
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
 }
@@ -47,6 +52,7 @@ impl Import {
                 "an archive does not come from a terminal: name a file, or pipe one in",
             ));
         }
+        let input = if is_stdin { Some(standard_input()?) } else { None };
         let mut options = ImportOptions::new().with_catalogue(context.catalogue.clone());
         if let Some(selection) = self.platforms.selection()? {
             options = options.with_selection(selection);
@@ -57,19 +63,29 @@ impl Import {
         if self.digests {
             options = options.with_digests();
         }
+        if self.force {
+            options = options.replacing();
+        }
         let (store, images) = (context.store().await?, context.images().await?);
         let progress = progress::start(&context.global);
         let options = options.with_sink(progress.sink());
-        let outcome = if is_stdin {
-            // Without the buffer and the lock that the program's own standard input has.
-            let input = io::stdin().as_fd().try_clone_to_owned().context(|| "cannot read standard input")?;
-            wharf_archive::import(store, images.as_ref(), File::from(input), &options).await
-        } else {
-            wharf_archive::import_from_file(self.file, store, images.as_ref(), &options).await
+        let outcome = match input {
+            Some(input) => wharf_archive::import(store, images.as_ref(), input, &options).await,
+            None => wharf_archive::import_from_file(self.file, store, images.as_ref(), &options).await,
         };
         progress.finish(outcome.is_ok());
         print(&outcome?, context)
     }
+}
+
+/// Standard input without the buffer and the lock that the program's own has.
+fn standard_input() -> Result<File> {
+    let cannot = "cannot read the archive from standard input";
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(|error| outside(cannot, error))?);
+    if input.metadata().map_err(|error| outside(cannot, error))?.is_dir() {
+        return Err(Error::invalid_argument(format!("{cannot}: it is a directory")));
+    }
+    Ok(input)
 }
 
 fn print(images: &[Image], context: &Context) -> Result<()> {
