@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use wharf_content::{Catalogue, Descriptor, Error, Provider, Result, ResultExt};
-use wharf_images::{decode::ManifestDecoders, media_types};
+use wharf_images::{children::decode_bytes, decode::ManifestDecoders, media_types};
 
 use crate::{contents::Contents, intake::MAX_DOCUMENT_LEN};
 
@@ -28,7 +28,9 @@ pub(crate) async fn images(
     let descriptor = Descriptor::of(media_types::OCI_INDEX, &index);
     let decoder = catalogue.find::<ManifestDecoders>(media_types::OCI_INDEX)?;
     let decoder = decoder.ok_or_else(|| Error::not_implemented("nothing here reads an OCI index"))?;
-    let decoded = decoder.decode(&descriptor, &index).context(|| "cannot read index.json of the archive")?;
+    let decoded = decode_bytes(decoder, &descriptor, index)
+        .await
+        .context(|| "cannot read index.json of the archive")?;
     Ok(Some(decoded.descriptors()))
 }
 
@@ -52,7 +54,49 @@ fn check_version(marker: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::Arc,
+        thread::{self, ThreadId},
+    };
+
+    use wharf_content::{MemoryStore, plugin::Registration};
+    use wharf_images::{Decoded, Kind, ManifestDecoder};
+
     use super::*;
+    use crate::contents::Node;
+
+    /// A decoder of indexes that waits, as a plugin does.
+    #[derive(Debug)]
+    struct Waiting(ThreadId);
+
+    impl ManifestDecoder for Waiting {
+        fn kind(&self) -> Kind {
+            Kind::Index
+        }
+
+        fn blocks(&self) -> bool {
+            true
+        }
+
+        fn decode(&self, _: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
+            assert_ne!(thread::current().id(), self.0, "it would hold up everything else");
+            Err(Error::invalid_argument(format!("{} bytes were looked at", bytes.len())))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_index_is_decoded_where_one_may_wait() {
+        let mut contents = Contents::default();
+        for (name, text) in [("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#), ("index.json", "{}")] {
+            contents.add(name.to_owned(), Node::Document(text.into())).expect("new");
+        }
+        let decoder = Arc::new(Waiting(thread::current().id()));
+        let keys = [media_types::OCI_INDEX.to_owned()];
+        let entry = Registration::<ManifestDecoders>::shared("waiting", keys, 0, module_path!(), decoder);
+        let catalogue = Catalogue::empty().with(entry);
+        let error = images(&contents, &MemoryStore::new(), &catalogue).await.expect_err("refuses");
+        assert!(error.report().ends_with("2 bytes were looked at"), "{}", error.report());
+    }
 
     #[test]
     fn versions() {

@@ -33,7 +33,7 @@ pub(crate) enum Place {
 }
 
 /// What is shown of a node beside its descriptor.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Said {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -74,6 +74,26 @@ pub async fn describe(
     Ok(decoded)
 }
 
+/// Decodes bytes that somebody has at hand, on a thread that may block if the decoder [blocks](ManifestDecoder::blocks). Artifact decoders
+/// are not asked.
+///
+/// # Errors
+/// Those of the decoder.
+///
+/// # Cancellation
+/// As [`decode`].
+pub async fn decode_bytes(
+    decoder: Arc<dyn ManifestDecoder>,
+    descriptor: &Descriptor,
+    bytes: bytes::Bytes,
+) -> Result<Decoded> {
+    if !decoder.blocks() {
+        return decoder.decode(descriptor, &bytes);
+    }
+    let own = descriptor.clone();
+    blocking::run(move || decoder.decode(&own, &bytes)).await
+}
+
 async fn read(
     provider: &dyn Provider,
     descriptor: &Descriptor,
@@ -89,12 +109,7 @@ async fn read(
         bytes::Bytes::new()
     };
     let kind = decoder.kind();
-    let decoded = if decoder.blocks() {
-        let own = descriptor.clone();
-        blocking::run(move || decoder.decode(&own, &bytes)).await?
-    } else {
-        decoder.decode(descriptor, &bytes)?
-    };
+    let decoded = decode_bytes(decoder, descriptor, bytes).await?;
     if kind == Kind::Manifest { artifact::refine(descriptor, decoded, catalogue) } else { Ok(decoded) }
 }
 

@@ -1,6 +1,9 @@
 //! Questions about one image in a store: its manifest, config, platforms, size, and whether it is all there.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -67,6 +70,9 @@ pub async fn manifest(
     let mut seen = Vec::new();
     let mut absent = None;
     let mut indexes = HashSet::new();
+    // What need not be tried again: an index has room for tens of thousands of entries of one manifest.
+    let (mut gone, mut unfit) = (HashSet::new(), HashSet::new());
+    let mut configs = ConfigPlatforms::default();
     // Depth first, the best candidate on top.
     let mut stack = vec![(target.clone(), 0_usize)];
     let mut budget = Limits::default().max_nodes;
@@ -74,7 +80,11 @@ pub async fn manifest(
         budget = budget.checked_sub(1).ok_or_else(|| {
             Error::resource_exhausted(format!("the image {} has too many parts", target.digest))
         })?;
-        if is_index_again(&mut indexes, &descriptor, catalogue)? {
+        let key = Key::of(&descriptor);
+        if is_index_again(&mut indexes, &descriptor, catalogue)?
+            || gone.contains(&key)
+            || (descriptor.platform.is_none() && unfit.contains(&key))
+        {
             continue;
         }
         let decoded = match decode(provider, &descriptor, catalogue).await {
@@ -82,6 +92,7 @@ pub async fn manifest(
             Ok(None) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => {
                 absent = absent.or(Some(error));
+                gone.insert(key);
                 continue;
             }
             Err(error) => return Err(error),
@@ -104,12 +115,13 @@ pub async fn manifest(
                 if depth == 0 || manifest.descriptor.platform.is_some() {
                     return Ok(manifest);
                 }
-                match config_platform(provider, &manifest).await {
+                match configs.tell(provider, &manifest).await {
                     Ok(Some(platform)) if !selection.matches(&platform) => seen.push(platform),
                     Ok(_) => return Ok(manifest),
                     Err(error) if error.kind() == ErrorKind::NotFound => absent = absent.or(Some(error)),
                     Err(error) => return Err(error),
                 }
+                unfit.insert(key);
             }
             _ => {}
         }
@@ -131,6 +143,40 @@ pub async fn config_platform(provider: &dyn Provider, manifest: &Manifest) -> Re
     }
     let bytes = read_blob(provider, config, MAX_CONFIG_LEN).await?;
     Ok(platform_of_config(&bytes))
+}
+
+/// What stands for one document however often it is named. The size and whether the bytes come along decide over how it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key(Digest, String, u64, bool);
+
+impl Key {
+    fn of(descriptor: &Descriptor) -> Self {
+        let Descriptor { digest, media_type, size, .. } = descriptor;
+        Self(digest.clone(), media_type.clone(), *size, descriptor.embedded().is_some())
+    }
+}
+
+/// The platforms that configs tell, as [`config_platform`], each config read once: many manifests may share one.
+#[derive(Debug, Default)]
+pub struct ConfigPlatforms(HashMap<Key, Option<Platform>>);
+
+impl ConfigPlatforms {
+    /// The platform that a manifest's config tells, normalised; `None` where the config is of another kind or tells none.
+    ///
+    /// # Errors
+    /// As [`config_platform`]. A config that could not be read is tried again.
+    ///
+    /// # Cancellation
+    /// Nothing remains.
+    pub async fn tell(&mut self, provider: &dyn Provider, manifest: &Manifest) -> Result<Option<Platform>> {
+        let Some(key) = manifest.decoded.child(Role::Config).map(Key::of) else { return Ok(None) };
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
+        }
+        let platform = config_platform(provider, manifest).await?;
+        self.0.insert(key, platform.clone());
+        Ok(platform)
+    }
 }
 
 /// Checks an image that is no index: it has one platform, which only its config tells. An index, and a selection that nobody asked for,
@@ -243,6 +289,7 @@ pub async fn manifests(
 ) -> Result<Vec<Named>> {
     let mut found = Vec::new();
     let mut indexes = HashSet::new();
+    let (mut opened, mut configs) = (HashMap::<Key, Opened>::new(), ConfigPlatforms::default());
     let mut stack = vec![(target.clone(), 0_usize)];
     while let Some((descriptor, depth)) = stack.pop() {
         if is_index_again(&mut indexes, &descriptor, catalogue)? {
@@ -251,33 +298,48 @@ pub async fn manifests(
         if found.len() + stack.len() > Limits::DEFAULT_MAX_NODES || depth > Limits::DEFAULT_MAX_DEPTH {
             return Err(Error::resource_exhausted(format!("the image {} has too many parts", target.digest)));
         }
-        let known = descriptor.platform.clone().map(|platform| wharf_platforms::normalize(&platform));
-        match decode(provider, &descriptor, catalogue).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => {
-                let platform = known.filter(is_known);
-                found.push(Named { descriptor, platform, present: false });
-            }
-            Err(error) => return Err(error),
-            Ok(Some(decoded)) if kind(&descriptor.media_type, catalogue)? == Some(Kind::Index) => {
-                stack.extend(decoded.descriptors().into_iter().rev().map(|child| (child, depth + 1)));
-            }
-            Ok(decoded) => {
-                let platform = match (known, decoded) {
-                    (Some(platform), _) => Some(platform),
-                    (None, Some(decoded)) => {
-                        let manifest = Manifest::new(descriptor.clone(), decoded);
-                        match config_platform(provider, &manifest).await {
-                            Err(error) if error.kind() == ErrorKind::NotFound => None,
-                            platform => platform?,
-                        }
-                    }
-                    (None, None) => None,
-                };
-                found.push(Named { descriptor, platform: platform.filter(is_known), present: true });
-            }
+        let key = Key::of(&descriptor);
+        if !opened.contains_key(&key) {
+            let (present, manifest) = match decode(provider, &descriptor, catalogue).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => (false, None),
+                Err(error) => return Err(error),
+                Ok(Some(decoded)) if kind(&descriptor.media_type, catalogue)? == Some(Kind::Index) => {
+                    stack.extend(decoded.descriptors().into_iter().rev().map(|child| (child, depth + 1)));
+                    continue;
+                }
+                Ok(decoded) => (true, decoded.map(|decoded| config_alone(&descriptor, decoded))),
+            };
+            opened.insert(key.clone(), Opened { present, manifest, platform: None });
         }
+        let opened = opened.get_mut(&key).expect("because it was put there above");
+        let platform = if let Some(platform) = &descriptor.platform {
+            Some(wharf_platforms::normalize(platform))
+        } else {
+            if let Some(manifest) = opened.manifest.take() {
+                opened.platform = match configs.tell(provider, &manifest).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => None,
+                    platform => platform?,
+                };
+            }
+            opened.platform.clone()
+        };
+        found.push(Named { descriptor, platform: platform.filter(is_known), present: opened.present });
     }
     Ok(found)
+}
+
+/// What is remembered of a manifest that may be named again.
+struct Opened {
+    present: bool,
+    /// The manifest with nothing but its config, until that is asked for the platform.
+    manifest: Option<Manifest>,
+    /// What the config told.
+    platform: Option<Platform>,
+}
+
+fn config_alone(descriptor: &Descriptor, mut decoded: Decoded) -> Manifest {
+    decoded.children.retain(|child| child.role == Role::Config);
+    Manifest::new(descriptor.clone(), Decoded::new(decoded.children))
 }
 
 /// Whether this is an index that was seen. Two platforms may share a manifest, but an index that is named twice says nothing new, and

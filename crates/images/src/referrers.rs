@@ -13,6 +13,7 @@ use wharf_content::{
 };
 
 use crate::{
+    children::decode_bytes,
     decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoders, Role, kind},
     handler::{Flow, Handler},
     labels::ANNOTATION_SUBJECT,
@@ -82,10 +83,11 @@ impl StoredReferrers {
     /// A store does not keep media types, so that a document is taken for what it calls itself, else for its shape.
     ///
     /// # Errors
-    /// Those of the store. A blob that is damaged, or goes meanwhile, is passed over.
+    /// Those of the store. A blob that is damaged, or goes meanwhile, is passed over. Those of a decoder other than `InvalidArgument` and
+    /// `NotImplemented`, with which it says that the blob is nothing that it reads.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// A decoder that [blocks](crate::ManifestDecoder::blocks) goes on to its end in the background.
     pub async fn gather(store: &dyn Store, catalogue: &Catalogue) -> Result<Self> {
         let mut candidates = Vec::new();
         let mut visit = |info: Info| {
@@ -152,7 +154,14 @@ async fn look(
         return Ok(None);
     }
     blob.media_type = media_type;
-    let Ok(decoded) = decoder.decode(&blob, &bytes) else { return Ok(None) };
+    let decoded = match decode_bytes(decoder, &blob, bytes.clone()).await {
+        Ok(decoded) => decoded,
+        // It only looks like one.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotImplemented) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.context(format!("cannot tell whether {} is a referrer", blob.digest))),
+    };
     let Some(subject) = decoded.subject.as_ref().map(|subject| subject.digest.clone()) else {
         return Ok(None);
     };

@@ -5,7 +5,8 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
+    process::Command,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -408,4 +409,38 @@ fn the_directory_that_is_read_first_wins_a_name() {
         from,
         [("list", path(&first, "list.json").as_str()), ("other", path(&second, "other.json").as_str())]
     );
+}
+
+#[test]
+fn a_pipe_or_directory_in_place_of_a_manifest_is_a_problem_of_its_own() {
+    let directory = Directory::with(&manifest(), r#"echo '{"protocol":1,"children":[]}'"#);
+    let made = Command::new("mkfifo").arg("-m").arg("644").arg(directory.path("a.json")).status();
+    assert!(made.expect("there is mkfifo").success());
+    fs::create_dir(directory.path("b.json")).expect("created");
+    chmod(&directory.path("b.json"), 0o755);
+    let (sender, loaded) = mpsc::channel();
+    let path = directory.0.path().to_owned();
+    thread::spawn(move || {
+        let mut plugins = Plugins::new(PluginOptions::default());
+        let problems = plugins.load(&path).expect("a directory that is ours");
+        drop(sender.send((plugins.is_empty(), problems)));
+    });
+    let (is_empty, problems) = loaded.recv_timeout(Duration::from_secs(30)).expect("nobody writes into it");
+    assert!(!is_empty, "the other plugin is there");
+    assert_eq!(problems.len(), 2);
+    for (problem, name) in problems.iter().zip(["a.json", "b.json"]) {
+        assert_eq!(problem.kind(), ErrorKind::InvalidArgument);
+        let report = problem.report();
+        assert!(report.contains(name) && report.contains("not a regular file"), "{report}");
+    }
+}
+
+#[test]
+fn any_time_limit_can_be_given() {
+    let directory = Directory::with(&manifest(), r#"cat >/dev/null; echo '{"protocol":1,"children":[]}'"#);
+    for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+        let (_plugins, decoder) = directory.decoder(PluginOptions::default().with_time_limit(limit));
+        let decoded = decoder.decode(&Descriptor::of(TYPE, b"{}"), b"{}").expect("answers");
+        assert_eq!(decoded.children, []);
+    }
 }

@@ -1,11 +1,11 @@
 //! Questions about images, and their records where they meet content. What every store of records promises is in `conformance.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use wharf_content::{
-    Catalogue, CommitOptions, Descriptor, Digest, ErrorKind, Labels, LocalStore, Manager, MemoryStore,
-    Result, write_blob,
+    BlobReader, Catalogue, CommitOptions, Descriptor, Digest, ErrorKind, Labels, LocalStore, Manager,
+    MemoryStore, Provider, Result, write_blob,
 };
 use wharf_images::{
     Image, ImageStore, MemoryImages, Selection, image, image_store, media_types as types, record,
@@ -103,6 +103,103 @@ async fn an_index_that_lists_itself_ends() {
     let deep = image::check(Arc::new(store.clone()), &inner, &Selection::all(), catalogue).await;
     assert_eq!(deep.expect_err("too deep").kind(), ErrorKind::ResourceExhausted);
     assert!(find(&store, &inner, "linux/amd64").await.is_err());
+}
+
+/// A store that remembers what was read of it.
+#[derive(Debug)]
+struct Counting {
+    store: MemoryStore,
+    read: Mutex<Vec<Digest>>,
+}
+
+impl Counting {
+    /// What was read since this was asked, sorted.
+    fn taken(&self) -> Vec<Digest> {
+        let mut read = std::mem::take(&mut *self.read.lock().expect("no panic"));
+        read.sort();
+        read
+    }
+}
+
+#[wharf_images::async_trait]
+impl Provider for Counting {
+    async fn reader(&self, descriptor: &Descriptor) -> Result<Arc<dyn BlobReader>> {
+        self.read.lock().expect("no panic").push(descriptor.digest.clone());
+        self.store.reader(descriptor).await
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_named_often_is_read_once() {
+    let store = MemoryStore::new();
+    let (arm64, s390x) =
+        (put_manifest(&store, "linux/arm64").await, put_manifest(&store, "linux/s390x").await);
+    let absent = Descriptor::of(types::OCI_MANIFEST, b"{}");
+    let mut named = vec![arm64.clone(); 1000];
+    named.extend(vec![absent.clone(); 1000]);
+    named.extend([s390x.clone(), on(&s390x, "linux/riscv64"), s390x.clone()]);
+    let index = put_index(&store, &named).await;
+    let config_of = async |manifest: &Descriptor| {
+        let manifest = wharf_images::decode(&store, manifest, Catalogue::linked()).await.expect("reads");
+        manifest
+            .and_then(|decoded| decoded.child(wharf_images::Role::Config).cloned())
+            .expect("has one")
+            .digest
+    };
+    let mut parts = vec![
+        index.digest.clone(),
+        arm64.digest.clone(),
+        config_of(&arm64).await,
+        absent.digest.clone(),
+        s390x.digest.clone(),
+        config_of(&s390x).await,
+    ];
+    parts.sort();
+    let counting = Counting { store, read: Mutex::default() };
+    let catalogue = Catalogue::linked();
+
+    let found =
+        image::manifest(&counting, &index, &wanting("linux/s390x"), catalogue).await.expect("the last");
+    assert_eq!(found.descriptor.digest, s390x.digest);
+    assert_eq!(counting.taken(), parts);
+
+    let none = image::manifest(&counting, &index, &wanting("linux/ppc64le"), catalogue).await;
+    assert_eq!(none.expect_err("none fits").kind(), ErrorKind::NotFound);
+    assert_eq!(counting.taken(), parts);
+
+    // What its config refused is taken where the index names the platform.
+    let found =
+        image::manifest(&counting, &index, &wanting("linux/riscv64"), catalogue).await.expect("named");
+    assert_eq!(found.descriptor.digest, s390x.digest);
+    counting.taken();
+
+    let named = image::manifests(&counting, &index, catalogue).await.expect("reads");
+    assert_eq!(counting.taken(), parts);
+    let told = |at: usize| (named[at].platform.as_ref().map(wharf_platforms::format), named[at].present);
+    let on = |platform: &str| (Some(platform.to_owned()), true);
+    assert_eq!(named.len(), 2003, "every entry is listed");
+    assert_eq!((told(0), told(999)), (on("linux/arm64"), on("linux/arm64")));
+    assert_eq!((told(1000), told(1999)), ((None, false), (None, false)));
+    assert_eq!([told(2000), told(2001), told(2002)], ["linux/s390x", "linux/riscv64", "linux/s390x"].map(on));
+}
+
+#[tokio::test]
+async fn manifests_that_share_a_config_read_it_once() {
+    let store = MemoryStore::new();
+    let config = put(&store, types::OCI_CONFIG, br#"{"os":"linux","architecture":"arm64"}"#.to_vec()).await;
+    let mut named = Vec::new();
+    for at in 0..100 {
+        let manifest = json!({ "config": config, "layers": [], "annotations": { "at": at.to_string() } });
+        named.push(put(&store, types::OCI_MANIFEST, manifest.to_string().into_bytes()).await);
+    }
+    let index = put_index(&store, &named).await;
+    let counting = Counting { store, read: Mutex::default() };
+    let catalogue = Catalogue::linked();
+    assert!(image::manifest(&counting, &index, &wanting("linux/s390x"), catalogue).await.is_err());
+    assert_eq!(counting.taken().iter().filter(|read| **read == config.digest).count(), 1);
+    let named = image::manifests(&counting, &index, catalogue).await.expect("reads");
+    assert!(named.len() == 100 && named.iter().all(|named| named.platform.is_some()));
+    assert_eq!(counting.taken().iter().filter(|read| **read == config.digest).count(), 1);
 }
 
 #[tokio::test]

@@ -5,17 +5,19 @@ use std::{
     io::Read,
     num::NonZeroUsize,
     sync::{Arc, Mutex},
+    thread::{self, ThreadId},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use wharf_content::{
-    BlobReader, Catalogue, CommitOptions, Descriptor, Digest, ErrorKind, Labels, LocalStore, Manager,
+    BlobReader, Catalogue, CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LocalStore, Manager,
     MemoryStore, Provider, Result, Store, gc::CollectOptions, plugin::Registration, write_blob,
 };
 use wharf_images::{
-    Children, Image, Limits, Selection, collect,
+    Children, Decoded, Image, Kind, Limits, ManifestDecoder, Selection, collect,
+    decode::ManifestDecoders,
     diff_id::{LABEL_UNCOMPRESSED, diff_id},
     filters::SetChildrenLabels,
     image, image_store,
@@ -564,4 +566,105 @@ async fn attestations_are_no_platforms() {
     let wanted = Selection::best(&wharf_platforms::parse_all(["linux/s390x"]).expect("a platform"));
     let error = image::manifest(&store, &index, &wanted, &catalogue).await.expect_err("none");
     assert!(error.to_string().ends_with("the image has linux/amd64, linux/arm64"), "{error}");
+}
+
+/// A decoder that waits, as a plugin does, and refuses where it is called.
+#[derive(Debug)]
+struct Waiting {
+    kind: Kind,
+    answer: Option<ErrorKind>,
+    caller: ThreadId,
+}
+
+const WAITED: &str = "application/vnd.example.waited.v1+json";
+
+impl ManifestDecoder for Waiting {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn reads_content(&self) -> bool {
+        true
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
+        assert_ne!(thread::current().id(), self.caller, "it would hold up everything else");
+        if let Some(kind) = self.answer {
+            return Err(Error::new(kind, format!("no answer to {}", descriptor.digest)));
+        }
+        let view: Value = serde_json::from_slice(bytes).expect("JSON");
+        let mut decoded = Decoded::default();
+        decoded.subject = serde_json::from_value(view["subject"].clone()).ok();
+        Ok(decoded)
+    }
+}
+
+fn waiting(kind: Kind, answer: Option<ErrorKind>) -> Catalogue {
+    let decoder = Arc::new(Waiting { kind, answer, caller: thread::current().id() });
+    let keys = [WAITED.to_owned()];
+    let entry = Registration::<ManifestDecoders>::shared("waiting", keys, 0, module_path!(), decoder);
+    Catalogue::linked().clone().with(entry)
+}
+
+#[tokio::test]
+async fn the_validator_lets_decoders_wait_and_passes_their_failures_on() {
+    let store = MemoryStore::new();
+    let blob = put(&store, WAITED, "{}").await;
+    for kind in [Kind::Leaf, Kind::Manifest] {
+        for (answer, expected) in [
+            (None, Ok(false)),
+            (Some(ErrorKind::InvalidArgument), Ok(true)),
+            (Some(ErrorKind::ResourceExhausted), Err(ErrorKind::ResourceExhausted)),
+            (Some(ErrorKind::Aborted), Err(ErrorKind::Aborted)),
+        ] {
+            let options = ValidateOptions::new().with_catalogue(waiting(kind, answer));
+            let report = validate(Arc::new(store.clone()), &blob, &options).await;
+            let is_malformed = report.map_err(|error| error.kind()).map(|report| {
+                report.findings.iter().any(|finding| matches!(finding.flaw, Flaw::Malformed(_)))
+            });
+            assert_eq!(is_malformed, expected, "{kind:?} {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_leaf_is_not_malformed() {
+    let store = MemoryStore::new();
+    let large = format!("{{\"predicate\":\"{}\"}}", "x".repeat(5 << 20));
+    let statement = put(&store, "application/vnd.in-toto+json", large.clone()).await;
+    // Not even what would refuse it is asked.
+    let refused = put(&store, WAITED, large.clone()).await;
+    let document = put(&store, types::OCI_MANIFEST, large).await;
+    let options =
+        ValidateOptions::new().with_catalogue(waiting(Kind::Leaf, Some(ErrorKind::InvalidArgument)));
+    for (blob, is_fine) in [(&statement, true), (&refused, true), (&document, false)] {
+        let report = validate(Arc::new(store.clone()), blob, &options).await.expect("validates");
+        assert_eq!(report.blobs, 1);
+        assert_eq!(report.clone().into_result().is_ok(), is_fine, "{}: {report:?}", blob.media_type);
+    }
+}
+
+#[tokio::test]
+async fn referrers_are_looked_for_with_decoders_that_wait() {
+    let store = MemoryStore::new();
+    let subject = put(&store, types::OCI_MANIFEST, "{}").await;
+    let document = json!({ "mediaType": WAITED, "subject": subject });
+    let referrer = put(&store, WAITED, document.to_string()).await;
+    let gather = async |answer| {
+        let gathered = StoredReferrers::gather(&store, &waiting(Kind::Manifest, answer)).await;
+        gathered.map_err(|error| error.kind())
+    };
+    let found = gather(None).await.expect("gathers").referrers(&subject).await.expect("looks up");
+    assert_eq!(found.iter().map(|found| &found.digest).collect::<Vec<_>>(), [&referrer.digest]);
+    for passed_over in [ErrorKind::InvalidArgument, ErrorKind::NotImplemented] {
+        let found = gather(Some(passed_over)).await.expect("gathers").referrers(&subject).await;
+        assert_eq!(found.expect("looks up"), []);
+    }
+    for failure in [ErrorKind::ResourceExhausted, ErrorKind::Internal, ErrorKind::Aborted] {
+        assert_eq!(gather(Some(failure)).await.expect_err("tells"), failure);
+    }
 }

@@ -3,12 +3,13 @@
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use wharf_content::{Catalogue, Descriptor, Error, ErrorKind, Labels, Result, ResultExt, read_blob};
+use wharf_content::{Catalogue, Descriptor, ErrorKind, Labels, Provider, Result, ResultExt, read_blob};
 use wharf_images::{
     Selection,
     image::{self, MAX_CONFIG_LEN, Manifest},
 };
 
+use super::tree::Readings;
 use crate::{
     args::{Format, PlatformArgs},
     context::{Context, LookArgs, View},
@@ -130,13 +131,10 @@ impl View {
 
 async fn choose(view: &View, manifest: &Manifest, catalogue: &Catalogue) -> Result<Chosen> {
     let provider = view.provider.as_ref();
-    let part = async |descriptor: &Descriptor| {
-        let (_, said) = node::read(provider, descriptor, view.place(), catalogue).await?;
-        Ok::<_, Error>(Part { descriptor: descriptor.clone(), said })
-    };
+    let mut readings = Readings::new(view.place());
     let mut layers = Vec::new();
     for layer in manifest.layers() {
-        layers.push(part(layer).await?);
+        layers.push(part(&mut readings, provider, layer, catalogue).await?);
     }
     let (mut config, mut config_content) = (None, None);
     if let Ok(descriptor) = manifest.config() {
@@ -145,7 +143,7 @@ async fn choose(view: &View, manifest: &Manifest, catalogue: &Catalogue) -> Resu
             Err(error) if error.kind() == ErrorKind::NotFound && view.image.is_some() => None,
             Err(error) => return Err(error),
         };
-        config = Some(part(descriptor).await?);
+        config = Some(part(&mut readings, provider, descriptor, catalogue).await?);
     }
     let platform = match &manifest.descriptor.platform {
         Some(platform) => Some(wharf_platforms::normalize(platform)),
@@ -161,6 +159,16 @@ async fn choose(view: &View, manifest: &Manifest, catalogue: &Catalogue) -> Resu
         config_content,
         layers,
     })
+}
+
+async fn part(
+    readings: &mut Readings,
+    provider: &dyn Provider,
+    descriptor: &Descriptor,
+    catalogue: &Catalogue,
+) -> Result<Part> {
+    let (_, said) = readings.read(provider, descriptor, catalogue).await?;
+    Ok(Part { descriptor: descriptor.clone(), said })
 }
 
 /// The most characters of one value.
@@ -243,5 +251,34 @@ fn settings(lines: &mut Lines, config: Option<&Value>) {
             Some(Value::String(value)) => lines.add(key, value),
             Some(value) => lines.add(key, &value.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use wharf_images::media_types as types;
+
+    use super::{
+        super::tree::tests::{Counting, NOTE, catalogue},
+        *,
+    };
+
+    #[tokio::test]
+    async fn a_layer_that_is_named_often_is_read_once() {
+        let counting = Arc::new(Counting::default());
+        let config = counting.put(types::OCI_CONFIG, &json!({})).await;
+        let note = counting.put(NOTE, &json!([1])).await;
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": vec![&note; 1000] });
+        let target = counting.put(types::OCI_MANIFEST, &manifest).await;
+        let view = View { name: "x".into(), target: target.clone(), provider: counting.clone(), image: None };
+        let decoded = wharf_images::decode(counting.as_ref(), &target, &catalogue()).await.expect("reads");
+        let manifest = Manifest::new(target, decoded.expect("a manifest"));
+        let chosen = choose(&view, &manifest, &catalogue()).await.expect("an image");
+        assert_eq!(chosen.layers.len(), 1000);
+        assert!(chosen.layers.iter().all(|layer| layer.said.description.as_deref() == Some("a note")));
+        assert_eq!(counting.opened(&note.digest), 1);
     }
 }

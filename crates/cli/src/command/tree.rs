@@ -1,11 +1,20 @@
 //! `wharf tree`: the graph of an image.
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
 
 use clap::Args;
 use serde::Serialize;
 use wharf_content::{Catalogue, Descriptor, Digest, Error, ErrorKind, Provider, Result};
-use wharf_images::{Kind, Limits, Role, decode::kind};
+use wharf_images::{
+    Decoded, Kind, Limits, Role,
+    artifact::TITLE,
+    decode::{ManifestDecoders, kind},
+};
 
 use crate::{
     args::Format,
@@ -44,6 +53,7 @@ impl Tree {
         let mut grower = Grower {
             provider: view.provider,
             catalogue: context.catalogue.clone(),
+            readings: Readings::new(place),
             place,
             seen: HashSet::new(),
             left: Limits::default().max_nodes,
@@ -58,9 +68,77 @@ impl Tree {
     }
 }
 
+/// What nodes said, each of which is read once however often it is named.
+pub(super) struct Readings {
+    place: Place,
+    known: HashMap<Key, Reading>,
+}
+
+/// What decides over how a node is read: digest, media type, size, and whether its bytes come along.
+type Key = (Digest, String, u64, bool);
+
+struct Reading {
+    /// Without children, which are drawn once.
+    decoded: Decoded,
+    said: Said,
+    /// Whether it was read, so that the title that its parent gives it can stand in for what it does not say.
+    is_read: bool,
+}
+
+impl Readings {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, known: HashMap::new() }
+    }
+
+    /// As [`node::read`]; but what was read before gives no children again.
+    pub(super) async fn read(
+        &mut self,
+        provider: &dyn Provider,
+        descriptor: &Descriptor,
+        catalogue: &Catalogue,
+    ) -> Result<(Decoded, Said)> {
+        let decoder = catalogue.find::<ManifestDecoders>(&descriptor.media_type)?;
+        if decoder.is_none_or(|decoder| !decoder.reads_content()) {
+            // There is nothing but the descriptor, of which each mention has its own.
+            return node::read(provider, descriptor, self.place, catalogue).await;
+        }
+        let Descriptor { digest, media_type, size, .. } = descriptor;
+        let key = (digest.clone(), media_type.clone(), *size, descriptor.embedded().is_some());
+        let title = descriptor.annotations.get(TITLE);
+        if let Some(known) = self.known.get(&key) {
+            let mut decoded = known.decoded.clone();
+            if known.is_read && decoded.description.is_none() && title.is_some() {
+                decoded.description = title.cloned();
+                let said = Said::new(&decoded);
+                return Ok((decoded, said));
+            }
+            return Ok((decoded, known.said.clone()));
+        }
+        let is_leaf = !kind(media_type, catalogue)?.is_some_and(Kind::is_manifest);
+        let mut untitled = descriptor.clone();
+        if is_leaf {
+            untitled.annotations.remove(TITLE);
+        }
+        let (mut decoded, mut said) = node::read(provider, &untitled, self.place, catalogue).await?;
+        let children = std::mem::take(&mut decoded.children);
+        // A leaf that says nothing at all may not be there, and one with a problem has nothing but that.
+        let is_read = is_leaf
+            && (decoded != Decoded::default()
+                || (said.lines().is_empty() && (key.3 || provider.reader(descriptor).await.is_ok())));
+        self.known.insert(key, Reading { decoded: decoded.clone(), said: said.clone(), is_read });
+        if is_read && decoded.description.is_none() && title.is_some() {
+            decoded.description = title.cloned();
+            said = Said::new(&decoded);
+        }
+        decoded.children = children;
+        Ok((decoded, said))
+    }
+}
+
 struct Grower {
     provider: Arc<dyn Provider>,
     catalogue: Catalogue,
+    readings: Readings,
     place: Place,
     /// Documents whose children have been drawn.
     seen: HashSet<Digest>,
@@ -91,7 +169,7 @@ impl Grower {
             let kind = kind(&descriptor.media_type, &self.catalogue)?;
             let present = self.is_present(&descriptor).await?;
             let (decoded, said) = if present {
-                node::read(self.provider.as_ref(), &descriptor, self.place, &self.catalogue).await?
+                self.readings.read(self.provider.as_ref(), &descriptor, &self.catalogue).await?
             } else {
                 Default::default()
             };
@@ -161,5 +239,128 @@ fn draw(node: &Node, indent: &str, is_last: bool, quiet: bool, text: &mut String
     }
     for (at, child) in node.children.iter().enumerate() {
         draw(child, &indent, at + 1 == node.children.len(), quiet, text);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::{Value, json};
+    use wharf_content::{BlobReader, CommitOptions, MemoryStore, plugin::Registration, write_blob};
+    use wharf_images::{ManifestDecoder, async_trait, media_types as types};
+
+    use super::*;
+
+    /// A store that counts how often each of its blobs is opened.
+    #[derive(Debug, Default)]
+    pub(in crate::command) struct Counting {
+        store: MemoryStore,
+        opened: Mutex<HashMap<Digest, usize>>,
+    }
+
+    impl Counting {
+        pub(in crate::command) async fn put(&self, media_type: &str, document: &Value) -> Descriptor {
+            let bytes = document.to_string().into_bytes();
+            let descriptor = Descriptor::of(media_type, &bytes);
+            let options = CommitOptions::default();
+            let name = descriptor.digest.as_str();
+            write_blob(&self.store, name, &descriptor, bytes.into(), options).await.expect("writes");
+            descriptor
+        }
+
+        pub(in crate::command) fn opened(&self, digest: &Digest) -> usize {
+            self.opened.lock().expect("no panic").get(digest).copied().unwrap_or_default()
+        }
+    }
+
+    #[async_trait]
+    impl Provider for Counting {
+        async fn reader(&self, descriptor: &Descriptor) -> Result<Arc<dyn BlobReader>> {
+            *self.opened.lock().expect("no panic").entry(descriptor.digest.clone()).or_default() += 1;
+            self.store.reader(descriptor).await
+        }
+    }
+
+    /// A leaf that says something of itself once it is read, unless it is empty.
+    #[derive(Debug)]
+    struct Note;
+
+    pub(in crate::command) const NOTE: &str = "application/vnd.example.note";
+
+    impl ManifestDecoder for Note {
+        fn kind(&self) -> Kind {
+            Kind::Leaf
+        }
+
+        fn reads_content(&self) -> bool {
+            true
+        }
+
+        fn decode(&self, _: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
+            match bytes {
+                b"{}" => Ok(Decoded::default()),
+                b"null" => Err(Error::invalid_argument("no note")),
+                _ => Ok(Decoded::default().with_description("a note")),
+            }
+        }
+    }
+
+    pub(in crate::command) fn catalogue() -> Catalogue {
+        let keys = [NOTE.to_owned()];
+        let entry = Registration::<ManifestDecoders>::shared("note", keys, 0, module_path!(), Arc::new(Note));
+        Catalogue::linked().clone().with(entry)
+    }
+
+    #[tokio::test]
+    async fn what_is_named_often_is_read_once() {
+        let counting = Arc::new(Counting::default());
+        let config = counting.put(types::OCI_CONFIG, &json!({})).await;
+        let note = counting.put(NOTE, &json!([1])).await;
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": vec![&note; 1000] });
+        let manifest = counting.put(types::OCI_MANIFEST, &manifest).await;
+        let index = json!({ "schemaVersion": 2, "manifests": vec![&manifest; 1000] });
+        let index = counting.put(types::OCI_INDEX, &index).await;
+        let mut grower = Grower {
+            provider: counting.clone(),
+            catalogue: catalogue(),
+            readings: Readings::new(Place::Remote),
+            place: Place::Remote,
+            seen: HashSet::new(),
+            left: Limits::default().max_nodes,
+        };
+        let root = grower.grow(index.clone(), Branch { role: None, vouched: false, depth: 0 }).await;
+        let root = root.expect("grows");
+        assert_eq!(root.children.len(), 1000);
+        assert_eq!(root.children[0].children.len(), 1001);
+        assert!(root.children[1..].iter().all(|again| again.children.is_empty()));
+        let said = |node: &Node| node.said.description.clone();
+        assert!(root.children[0].children[1..].iter().all(|note| said(note).as_deref() == Some("a note")));
+        assert!(root.children.iter().all(|again| said(again) == said(&root.children[0])));
+        for document in [&index, &manifest, &note] {
+            assert_eq!(counting.opened(&document.digest), 1, "{}", document.media_type);
+        }
+    }
+
+    #[tokio::test]
+    async fn each_mention_has_its_own_title() {
+        let counting = Counting::default();
+        let (silent, broken) = (counting.put(NOTE, &json!({})).await, counting.put(NOTE, &json!(null)).await);
+        let absent = Descriptor::of(NOTE, b"absent");
+        let mut readings = Readings::new(Place::Local);
+        for title in ["one", "two", "three"] {
+            for (leaf, expected) in [(&silent, Some(title)), (&broken, None), (&absent, None)] {
+                let titled = leaf.clone().with_annotation(TITLE, title);
+                let (_, said) = readings.read(&counting, &titled, &catalogue()).await.expect("said");
+                let (_, direct) =
+                    node::read(&counting.store, &titled, Place::Local, &catalogue()).await.expect("said");
+                assert_eq!(said.description.as_deref(), expected);
+                assert_eq!(
+                    (said.description.as_ref(), said.lines()),
+                    (direct.description.as_ref(), direct.lines())
+                );
+            }
+        }
+        assert_eq!(counting.opened(&broken.digest), 1);
     }
 }

@@ -1,7 +1,8 @@
 //! The manifest of a plugin: a small JSON file that says what it decodes and how it is run (`docs/plugin-manifest.schema.json`).
 
-use std::{fs::File, io::Read, path::Path, time::Duration};
+use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use wharf_content::{Error, Result, ResultExt};
 
@@ -75,8 +76,16 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let doing = || format!("cannot read {}", path.display());
+        // Opening a pipe would wait for somebody who writes into it.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = File::options().read(true).custom_flags(flags).open(path).context(doing)?;
+        if !file.metadata().context(doing)?.is_file() {
+            return Err(Error::invalid_argument(
+                "this is not a regular file, as the manifest of a plugin is; remove it, or give it another name",
+            ));
+        }
         let mut bytes = Vec::new();
-        File::open(path).context(doing)?.take(MAX_LEN + 1).read_to_end(&mut bytes).context(doing)?;
+        file.take(MAX_LEN + 1).read_to_end(&mut bytes).context(doing)?;
         if bytes.len() as u64 > MAX_LEN {
             return Err(Error::resource_exhausted(format!("the manifest is longer than {MAX_LEN} bytes")));
         }

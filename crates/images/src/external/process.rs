@@ -32,6 +32,9 @@ const ERRORS_LEN: usize = 4 << 10;
 /// How long the outputs may stay open when all processes of the group are gone.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What stands for longer time limits: a year, which the clock can add up.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How long to wait before a file that somebody is writing is tried again.
 const BUSY: Duration = Duration::from_millis(10);
 
@@ -137,7 +140,7 @@ impl Processes {
     /// Runs an executable to its end, and everything that it started.
     pub(super) fn run(&self, call: Call<'_>) -> Result<Finished, Failure> {
         let _slot = self.slot()?;
-        let deadline = Instant::now() + call.time_limit;
+        let deadline = Instant::now() + call.time_limit.min(LONGEST);
         let mut child = spawn(&call, deadline).map_err(Failure::System)?;
         let group = child.id().cast_signed();
         {

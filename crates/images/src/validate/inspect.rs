@@ -13,7 +13,8 @@ use wharf_platforms::Platform;
 
 use super::{Finding, Flaw, Manifests, ValidateOptions, Validation};
 use crate::{
-    decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoders, Role},
+    children::decode_bytes,
+    decode::{Decoded, Kind, MAX_LEAF_LEN, MAX_MANIFEST_LEN, ManifestDecoders, Role},
     diff_id,
     image::{MAX_CONFIG_LEN, platform_of_config},
     media_types,
@@ -149,13 +150,26 @@ impl<'a> Inspector<'a> {
             self.report.unknown.push(descriptor.clone());
             return Ok(None);
         };
-        let bytes = if decoder.reads_content() {
-            read_blob(self.provider.as_ref(), descriptor, MAX_MANIFEST_LEN).await
-        } else {
+        let (kind, blocks) = (decoder.kind(), decoder.blocks());
+        let limit = if kind == Kind::Leaf { MAX_LEAF_LEN } else { MAX_MANIFEST_LEN };
+        let bytes = if !decoder.reads_content() {
             Ok(Bytes::new())
+        } else if kind == Kind::Leaf && descriptor.size > limit {
+            // What it says of itself is not worth it: its bytes are right, and children it has none.
+            return Ok(Some((kind, Decoded::default())));
+        } else {
+            read_blob(self.provider.as_ref(), descriptor, limit).await
         };
-        match bytes.and_then(|bytes| decoder.decode(descriptor, &bytes)) {
-            Ok(decoded) => Ok(Some((decoder.kind(), decoded))),
+        let decoded = match bytes {
+            Ok(bytes) => match decode_bytes(decoder, descriptor, bytes).await {
+                // It took too long or said too much, which tells nothing of the document.
+                Err(error) if blocks && error.kind() == ErrorKind::ResourceExhausted => return Err(error),
+                decoded => decoded,
+            },
+            Err(error) => Err(error),
+        };
+        match decoded {
+            Ok(decoded) => Ok(Some((kind, decoded))),
             Err(error) if is_of_content(&error) => {
                 self.tell(edge, Flaw::Malformed(error.report()));
                 Ok(None)

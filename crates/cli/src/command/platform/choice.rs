@@ -3,12 +3,14 @@
 //! It goes through indexes as [`wharf_images::image::manifest`] does, level by level, but on to the end instead of up to the
 //! first that fits. Manifests whose platform the index tells are not read, so a remote image costs little more than its index.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
-use wharf_content::{Catalogue, Descriptor, Error, ErrorKind, Result};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, ErrorKind, Result};
 use wharf_images::{
     Decoded, Kind, Limits, decode,
     decode::kind,
-    image::{Manifest, config_platform},
+    image::{ConfigPlatforms, Manifest},
     platforms::is_known,
 };
 use wharf_platforms::{Matcher, Platform, format_all, normalize};
@@ -63,6 +65,7 @@ pub(super) async fn of_image(
     catalogue: &Catalogue,
 ) -> Result<Vec<Choice>> {
     let (mut matching, mut others) = (Vec::new(), Vec::new());
+    let (mut indexes, mut told) = (HashSet::new(), Told::default());
     // Depth first, the best on top.
     let mut stack = vec![(view.target.clone(), 0_usize)];
     let mut budget = Limits::default().max_nodes;
@@ -72,6 +75,10 @@ pub(super) async fn of_image(
         })?;
         let kind = kind(&descriptor.media_type, catalogue)?;
         if kind == Some(Kind::Index) && depth < Limits::DEFAULT_MAX_DEPTH {
+            // Named again it says nothing new.
+            if !indexes.insert(descriptor.digest.clone()) {
+                continue;
+            }
             let decoded = match decode(view.provider.as_ref(), &descriptor, catalogue).await {
                 // A pull would fetch it; what is in it, nobody knows here.
                 Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => {
@@ -97,7 +104,7 @@ pub(super) async fn of_image(
         let platform = match &descriptor.platform {
             Some(platform) => Some(platform.clone()),
             None if kind == Some(Kind::Manifest) => {
-                told_by_config(view, &descriptor, depth, catalogue).await?
+                told.by_config(view, &descriptor, depth, catalogue).await?
             }
             // Neither a manifest nor anything that says where it runs.
             None => {
@@ -112,26 +119,42 @@ pub(super) async fn of_image(
     Ok(finish(matching, others))
 }
 
-/// The platform of a manifest that an index tells nothing about.
-async fn told_by_config(
-    view: &View,
-    descriptor: &Descriptor,
-    depth: usize,
-    catalogue: &Catalogue,
-) -> Result<Option<Platform>> {
-    let provider = view.provider.as_ref();
-    let told = match decode(provider, descriptor, catalogue).await {
-        Ok(Some(decoded)) => {
-            match config_platform(provider, &Manifest::new(descriptor.clone(), decoded)).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => None,
-                told => told?,
-            }
+/// What the configs of manifests told. An index may name one manifest tens of thousands of times, so each is read once.
+#[derive(Default)]
+struct Told {
+    manifests: HashMap<(Digest, String, u64), Option<Platform>>,
+    configs: ConfigPlatforms,
+}
+
+impl Told {
+    /// The platform of a manifest that an index tells nothing about.
+    async fn by_config(
+        &mut self,
+        view: &View,
+        descriptor: &Descriptor,
+        depth: usize,
+        catalogue: &Catalogue,
+    ) -> Result<Option<Platform>> {
+        let provider = view.provider.as_ref();
+        let key = (descriptor.digest.clone(), descriptor.media_type.clone(), descriptor.size);
+        if let Some(told) = self.manifests.get(&key) {
+            return Ok(told.clone());
         }
-        Ok(None) => None,
-        Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => None,
-        Err(error) => return Err(error),
-    };
-    Ok(told)
+        let told = match decode(provider, descriptor, catalogue).await {
+            Ok(Some(decoded)) => {
+                let manifest = Manifest::new(descriptor.clone(), decoded);
+                match self.configs.tell(provider, &manifest).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => None,
+                    told => told?,
+                }
+            }
+            Ok(None) => None,
+            Err(error) if error.kind() == ErrorKind::NotFound && depth > 0 => None,
+            Err(error) => return Err(error),
+        };
+        self.manifests.insert(key, told.clone());
+        Ok(told)
+    }
 }
 
 async fn choice(
@@ -184,4 +207,39 @@ pub(super) fn table(choices: &[Choice]) -> String {
         })
         .collect();
     output::table(&header, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use wharf_images::media_types as types;
+
+    use super::*;
+    use crate::command::tree::tests::Counting;
+
+    #[tokio::test]
+    async fn a_manifest_that_is_named_often_is_read_once() {
+        let counting = Arc::new(Counting::default());
+        let config =
+            counting.put(types::OCI_CONFIG, &json!({ "os": "linux", "architecture": "arm64" })).await;
+        let layers: [Descriptor; 0] = [];
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+        let manifest = counting.put(types::OCI_MANIFEST, &manifest).await;
+        let inner = json!({ "schemaVersion": 2, "manifests": vec![&manifest; 1000] });
+        let inner = counting.put(types::OCI_INDEX, &inner).await;
+        let outer = json!({ "schemaVersion": 2, "manifests": vec![&inner; 1000] });
+        let outer = counting.put(types::OCI_INDEX, &outer).await;
+        let view = View { name: "x".into(), target: outer.clone(), provider: counting.clone(), image: None };
+        let matcher = wharf_platforms::only(&Platform::new("linux", "arm64"));
+        let choices = of_image(&view, &matcher, Catalogue::linked()).await.expect("an image");
+        assert_eq!(choices.len(), 1000);
+        assert!(
+            choices.iter().all(|choice| choice.platform.as_deref() == Some("linux/arm64") && choice.matches)
+        );
+        for document in [&config, &manifest, &inner, &outer] {
+            assert_eq!(counting.opened(&document.digest), 1, "{}", document.media_type);
+        }
+    }
 }
