@@ -20,7 +20,6 @@ mod manifest;
 mod process;
 mod protocol;
 mod trust;
-mod unique;
 
 use std::{
     collections::HashSet,

@@ -53,6 +53,13 @@ pub(crate) fn read<T: DeserializeOwned>(descriptor: &Descriptor, bytes: &[u8]) -
     Ok((view(descriptor, bytes)?, keys))
 }
 
+/// Fails where `text` is not JSON, or has a key twice in one object. Nothing else is asked of it: for documents of which we know no field.
+pub(crate) fn refuse_duplicates(text: &str) -> serde_json::Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Value(Place::Free).deserialize(&mut deserializer)?;
+    deserializer.end()
+}
+
 /// Reads what describes itself and refers to nothing, so that no ambiguity does harm.
 pub(crate) fn view<'a, T: Deserialize<'a>>(descriptor: &Descriptor, bytes: &'a [u8]) -> Result<T> {
     let read = if is_object(bytes) {
@@ -280,6 +287,26 @@ mod tests {
 
     fn check(text: &str) -> Result<()> {
         check_bytes(text.as_bytes())
+    }
+
+    #[test]
+    fn keys_of_any_document_stand_once() {
+        for good in [
+            "{}",
+            "1",
+            "[null, true, -1, 1e3, \"x\"]",
+            r#"{"a":{"b":1},"c":[{"b":1},{"b":1}],"config":[1]}"#,
+            " {} ",
+        ] {
+            refuse_duplicates(good).expect(good);
+        }
+        for bad in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"\u0062":2}}"#, r#"[{"x":1,"y":2,"x":3}]"#] {
+            let error = refuse_duplicates(bad).expect_err(bad);
+            assert!(error.to_string().contains("duplicate field"), "{error}");
+        }
+        for broken in ["", "{", "{} {}", &"[".repeat(100_000)] {
+            assert!(refuse_duplicates(broken).is_err());
+        }
     }
 
     #[test]

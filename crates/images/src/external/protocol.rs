@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use wharf_content::{Descriptor, Error, Result};
 use wharf_platforms::Platform;
 
-use super::{PROTOCOL, manifest::Content, unique};
+use super::{PROTOCOL, manifest::Content};
 use crate::{
     decode::{Child, Decoded, Kind, Role},
-    sniff,
+    json, sniff,
 };
 
 /// The most characters of a description: it has to fit on a line.
@@ -51,7 +51,7 @@ pub(super) fn request(descriptor: &Descriptor, bytes: &[u8], content: Content) -
                 .with_source(error)
             })?;
             if is_json(&descriptor.media_type) {
-                unique::check(text).map_err(|error| {
+                json::refuse_duplicates(text).map_err(|error| {
                     Error::invalid_argument(format!(
                         "{} is not a valid document of type {:?}",
                         descriptor.digest, descriptor.media_type
