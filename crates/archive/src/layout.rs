@@ -28,7 +28,7 @@ pub(crate) async fn images(
     let descriptor = Descriptor::of(media_types::OCI_INDEX, &index);
     let decoder = catalogue.find::<ManifestDecoders>(media_types::OCI_INDEX)?;
     let decoder = decoder.ok_or_else(|| Error::not_implemented("nothing here reads an OCI index"))?;
-    let decoded = decode_bytes(decoder, &descriptor, index)
+    let decoded = decode_bytes(decoder, &descriptor, index, catalogue)
         .await
         .context(|| "cannot read index.json of the archive")?;
     Ok(Some(decoded.descriptors()))

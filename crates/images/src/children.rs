@@ -74,11 +74,11 @@ pub async fn describe(
     Ok(decoded)
 }
 
-/// Decodes bytes that somebody has at hand, on a thread that may block if the decoder [blocks](ManifestDecoder::blocks). Artifact decoders
-/// are not asked.
+/// Decodes bytes that somebody has at hand, with what artifact decoders add, on a thread that may block if the decoder
+/// [blocks](ManifestDecoder::blocks).
 ///
 /// # Errors
-/// Those of the decoder.
+/// Those of the decoders.
 ///
 /// # Cancellation
 /// As [`decode`].
@@ -86,12 +86,16 @@ pub async fn decode_bytes(
     decoder: Arc<dyn ManifestDecoder>,
     descriptor: &Descriptor,
     bytes: bytes::Bytes,
+    catalogue: &Catalogue,
 ) -> Result<Decoded> {
-    if !decoder.blocks() {
-        return decoder.decode(descriptor, &bytes);
-    }
-    let own = descriptor.clone();
-    blocking::run(move || decoder.decode(&own, &bytes)).await
+    let kind = decoder.kind();
+    let decoded = if decoder.blocks() {
+        let own = descriptor.clone();
+        blocking::run(move || decoder.decode(&own, &bytes)).await?
+    } else {
+        decoder.decode(descriptor, &bytes)?
+    };
+    if kind == Kind::Manifest { artifact::refine(descriptor, decoded, catalogue) } else { Ok(decoded) }
 }
 
 async fn read(
@@ -108,9 +112,7 @@ async fn read(
     } else {
         bytes::Bytes::new()
     };
-    let kind = decoder.kind();
-    let decoded = decode_bytes(decoder, descriptor, bytes).await?;
-    if kind == Kind::Manifest { artifact::refine(descriptor, decoded, catalogue) } else { Ok(decoded) }
+    decode_bytes(decoder, descriptor, bytes, catalogue).await
 }
 
 /// A handler that gives the children of a node that is in the store.

@@ -154,7 +154,7 @@ async fn look(
         return Ok(None);
     }
     blob.media_type = media_type;
-    let decoded = match decode_bytes(decoder, &blob, bytes.clone()).await {
+    let decoded = match decode_bytes(decoder, &blob, bytes.clone(), catalogue).await {
         Ok(decoded) => decoded,
         // It only looks like one.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotImplemented) => {

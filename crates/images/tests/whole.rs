@@ -306,7 +306,15 @@ async fn layers_and_parts_that_nobody_knows_are_told_apart_from_wrong_ones() {
 
     let odd = put(&store, "application/x-odd", "odd").await;
     let report = valid(store.clone(), &odd, Manifests::All).await;
-    assert_eq!((flaws(&report), report.unknown), (vec![], vec![odd]));
+    assert_eq!((flaws(&report), report.unknown), (vec![], vec![odd.clone()]));
+
+    // What its artifact vouches for is known, where there is a decoder for artifacts of any type.
+    let config = put(&store, types::OCI_EMPTY, "{}").await;
+    let artifact = json!({ "artifactType": "application/x-thing", "config": config, "layers": [odd] });
+    let artifact = put(&store, types::OCI_MANIFEST, artifact.to_string()).await;
+    let report = valid(store.clone(), &artifact, Manifests::All).await;
+    let unknown = if cfg!(feature = "artifacts") { vec![] } else { vec![odd] };
+    assert_eq!((flaws(&report), report.unknown), (vec![], unknown));
 
     let malformed = put(&store, types::OCI_MANIFEST, "{}").await;
     assert_eq!(flaws(&valid(store.clone(), &malformed, Manifests::All).await), ["malformed"]);

@@ -40,6 +40,8 @@ pub(super) struct Inspector<'a> {
     opened: HashMap<Key, Option<ConfigPlatform>>,
     /// What was told of a blob and is not to be told again.
     told: HashSet<Key>,
+    /// Parts for which what lists them vouches, whatever their type.
+    vouched: HashSet<Digest>,
     /// The diff ids of what was unwrapped.
     unwrapped: HashMap<Key, Unwrapped>,
 }
@@ -75,6 +77,7 @@ impl<'a> Inspector<'a> {
             hashed: HashMap::new(),
             opened: HashMap::new(),
             told: HashSet::new(),
+            vouched: HashSet::new(),
             unwrapped: HashMap::new(),
         }
     }
@@ -134,6 +137,9 @@ impl<'a> Inspector<'a> {
         if kind == Kind::Manifest {
             self.check_manifest(edge, &decoded).await?;
         }
+        if decoded.vouches {
+            self.vouched.extend(decoded.children.iter().map(|child| child.descriptor.digest.clone()));
+        }
         let is_optional = kind == Kind::Index && self.options.manifests == Manifests::Present;
         let children = decoded.descriptors();
         if is_optional && !children.is_empty() && !self.any_present(&children).await? {
@@ -147,7 +153,9 @@ impl<'a> Inspector<'a> {
     async fn decode(&mut self, edge: &Edge) -> Result<Option<(Kind, Decoded)>> {
         let descriptor = &edge.descriptor;
         let Some(decoder) = self.catalogue().find::<ManifestDecoders>(&descriptor.media_type)? else {
-            self.report.unknown.push(descriptor.clone());
+            if !self.vouched.contains(&descriptor.digest) {
+                self.report.unknown.push(descriptor.clone());
+            }
             return Ok(None);
         };
         let (kind, blocks) = (decoder.kind(), decoder.blocks());
@@ -161,7 +169,7 @@ impl<'a> Inspector<'a> {
             read_blob(self.provider.as_ref(), descriptor, limit).await
         };
         let decoded = match bytes {
-            Ok(bytes) => match decode_bytes(decoder, descriptor, bytes).await {
+            Ok(bytes) => match decode_bytes(decoder, descriptor, bytes, self.catalogue()).await {
                 // It took too long or said too much, which tells nothing of the document.
                 Err(error) if blocks && error.kind() == ErrorKind::ResourceExhausted => return Err(error),
                 decoded => decoded,
