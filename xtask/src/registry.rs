@@ -104,7 +104,7 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("cannot tell the port")?.port())
 }
 
-/// Schema 1 is on because one step pulls such an image and must be told so.
+/// Schema 1 is on because steps pull such an image.
 fn configuration(storage: &Path, port: u16) -> String {
     format!(
         "version: 0.1\n\

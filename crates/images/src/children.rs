@@ -16,9 +16,9 @@ use wharf_content::{
 
 use crate::{
     artifact::{self, TITLE},
-    decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoder, ManifestDecoders, kind},
+    decode::{Decoded, Kind, MAX_MANIFEST_LEN, ManifestDecoder, ManifestDecoders, Role, kind},
     handler::{Flow, Handler},
-    labels,
+    labels::{self, LabelKeys},
     platforms::Selection,
     progress::{Event, Sink},
     reference::excerpt,
@@ -125,7 +125,9 @@ pub struct Children {
     catalogue: Catalogue,
     selection: Selection,
     manager: Option<Arc<dyn Manager>>,
+    keys: LabelKeys,
     sink: Option<Arc<dyn Sink>>,
+    metadata_only: bool,
     skip_missing: bool,
     strict: bool,
     /// Types that were reported.
@@ -142,7 +144,9 @@ impl Children {
             catalogue: Catalogue::linked().clone(),
             selection: Selection::all(),
             manager: None,
+            keys: LabelKeys::default(),
             sink: None,
+            metadata_only: false,
             skip_missing: false,
             strict: false,
             unknown: Mutex::default(),
@@ -168,6 +172,20 @@ impl Children {
     #[must_use]
     pub fn with_labels(mut self, manager: Arc<dyn Manager>) -> Self {
         self.manager = Some(manager);
+        self
+    }
+
+    /// Writes those labels under keys of the caller's.
+    #[must_use]
+    pub fn with_label_keys(mut self, keys: LabelKeys) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Gives of a manifest its configs and the manifests below it only. Labels hold the others all the same, for when they come.
+    #[must_use]
+    pub fn with_metadata_only(mut self) -> Self {
+        self.metadata_only = true;
         self
     }
 
@@ -253,9 +271,18 @@ impl Handler for Children {
             decoded => decoded?.unwrap_or_default(),
         };
         let vouches = decoded.vouches;
+        let metadata: Vec<Descriptor> = decoded
+            .children
+            .iter()
+            .filter(|child| self.metadata_only && matches!(child.role, Role::Config | Role::Manifest))
+            .map(|child| child.descriptor.clone())
+            .collect();
         let mut children = decoded.descriptors();
         if let Some(manager) = self.manager.as_ref().filter(|_| !children.is_empty()) {
-            labels::hold_children(manager.as_ref(), descriptor, &children).await?;
+            labels::hold_children_mapped(manager.as_ref(), descriptor, &children, &self.keys).await?;
+        }
+        if self.metadata_only {
+            children = metadata;
         }
         if kind == Kind::Index {
             children = self.selection.choose(descriptor, children)?;

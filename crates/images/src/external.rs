@@ -12,6 +12,8 @@
 //! A directory of plugins is code that will be run. So it is read only where nobody but root and the user can change it, no shell is
 //! between, the environment is empty but for the search path and a locale, and time, output and number of processes are limited.
 //!
+//! Executables can be [verifiers](VerifierDirectory), too, under a protocol of containerd's.
+//!
 //! What this does not do: it confines no plugin. One that is installed may do all that its user may. The messages and the manifest
 //! are described by JSON schemas in `docs/` and explained in `docs/plugins.md` of the repository.
 
@@ -20,6 +22,7 @@ mod manifest;
 mod process;
 mod protocol;
 mod trust;
+mod verifier;
 
 use std::{
     collections::HashSet,
@@ -37,6 +40,8 @@ use crate::decode::{ManifestDecoder, ManifestDecoders};
 use decoder::External;
 use manifest::Manifest;
 use process::Processes;
+
+pub use verifier::{VerifierDirectory, VerifierOptions};
 
 /// The version of the messages and of the manifest.
 pub const PROTOCOL: u32 = 1;

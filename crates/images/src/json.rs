@@ -22,6 +22,8 @@ const DOCUMENT: &[&str] = &[
     "layers",
     "manifests",
     "fsLayers",
+    "history",
+    "signatures",
     "subject",
     "artifactType",
     "blobs",

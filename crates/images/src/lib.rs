@@ -20,11 +20,13 @@ pub mod progress;
 pub mod record;
 pub mod reference;
 pub mod referrers;
+pub mod schema1;
 pub mod sniff;
 pub mod stage;
 pub mod transport;
 pub mod usage;
 pub mod validate;
+pub mod verifier;
 pub mod verify;
 pub mod walk;
 

@@ -44,9 +44,9 @@ pub const OCI_ARTIFACT_MANIFEST: &str = "application/vnd.oci.artifact.manifest.v
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker image manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Docker image manifest, schema 1, signed. Recognised so that it can be refused by name.
+/// Docker image manifest, schema 1, signed. A pull converts it.
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-/// Docker image manifest, schema 1, without a signature. Recognised so that it can be refused by name.
+/// Docker image manifest, schema 1, without a signature. A pull converts it.
 pub const DOCKER_SCHEMA1_UNSIGNED: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// Docker image config.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -101,7 +101,7 @@ pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_LIST)
 }
 
-/// Says whether this is a Docker manifest of schema 1, which is not supported.
+/// Says whether this is a Docker manifest of schema 1, which is converted when it is pulled.
 pub fn is_schema1(media_type: &str) -> bool {
     matches!(media_type, DOCKER_SCHEMA1 | DOCKER_SCHEMA1_UNSIGNED)
 }

@@ -94,6 +94,17 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// Dropping the stream ends the transfer.
     async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream>;
 
+    /// The size of content of which only the digest and the type are known, in bytes. By default nobody knows.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotImplemented` for a place that cannot tell; those of the place.
+    ///
+    /// # Cancellation
+    /// Nothing remains.
+    async fn size(&self, digest: &Digest, media_type: &str) -> Result<u64> {
+        Err(Error::not_implemented(format!("the size of {digest} ({media_type}) is told by nobody")))
+    }
+
     /// The repository that the content is from, as `domain/path`; `None` where that is not a registry's.
     fn repository(&self) -> Option<&str> {
         None

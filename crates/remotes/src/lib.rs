@@ -1,6 +1,7 @@
 //! Container registries as a client and as a server.
 #![doc = include_str!("../README.md")]
 
+mod convert;
 pub mod error;
 pub mod fetch;
 pub mod lazy;

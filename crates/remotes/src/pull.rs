@@ -3,19 +3,31 @@
 //! Written against the traits of `wharf-images` alone, so that it serves registries, archives and layouts alike. What upper layers add
 //! (unpacking, progress, more handlers) they hand down as values.
 
+mod referrers;
+
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::Semaphore;
-use wharf_content::{Catalogue, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store};
+use wharf_content::{Catalogue, Digest, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store};
 use wharf_images::{
     Chain, Children, Handler, Image, ImageStore, Limits, Selection, dispatch, image,
+    labels::LabelKeys,
     progress::{Event, Silent, Sink},
     record,
     stage::{self, Stage, StageContext},
-    transport::{Resolved, Resolver},
+    transport::{Fetcher, Resolved, Resolver},
+    verifier::{Verifier, accept},
 };
 
-use crate::{fetch::Fetch, lazy::LazyProvider, source::DistributionSource};
+use crate::{
+    convert::{Conversion, Schema1},
+    fetch::Fetch,
+    lazy::LazyProvider,
+    source::DistributionSource,
+};
+
+pub use referrers::MAX_REFERRERS;
+use referrers::Referrers;
 
 /// How many pieces of content are fetched at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -36,6 +48,11 @@ pub struct PullOptions {
     handlers: Vec<Arc<dyn Handler>>,
     wrapper: Option<Wrapper>,
     strict_types: bool,
+    label_keys: LabelKeys,
+    verifiers: Vec<Arc<dyn Verifier>>,
+    schema1: Schema1,
+    all_metadata: bool,
+    referrers: bool,
 }
 
 impl Default for PullOptions {
@@ -50,6 +67,11 @@ impl Default for PullOptions {
             handlers: Vec::new(),
             wrapper: None,
             strict_types: false,
+            label_keys: LabelKeys::default(),
+            verifiers: Vec::new(),
+            schema1: Schema1::Converted,
+            all_metadata: false,
+            referrers: false,
         }
     }
 }
@@ -102,7 +124,8 @@ impl PullOptions {
         self
     }
 
-    /// Adds a handler that sees each node before it is fetched.
+    /// Adds a handler that sees each node before it is fetched. An image that has to be converted is fetched for that first, and seen as
+    /// what it was converted to.
     #[must_use]
     pub fn with_handler(mut self, handler: Arc<dyn Handler>) -> Self {
         self.handlers.push(handler);
@@ -123,6 +146,43 @@ impl PullOptions {
         self.wrapper = Some(wrapper);
         self
     }
+
+    /// Holds children by labels of these keys on their parents (containerd: `WithChildLabelMap`).
+    #[must_use]
+    pub fn with_label_keys(mut self, keys: LabelKeys) -> Self {
+        self.label_keys = keys;
+        self
+    }
+
+    /// Adds a verifier. All are asked, in this order, when the name is resolved and before anything is fetched, and all must accept.
+    #[must_use]
+    pub fn with_verifier(mut self, verifier: Arc<dyn Verifier>) -> Self {
+        self.verifiers.push(verifier);
+        self
+    }
+
+    /// Fails with `NotImplemented` for an image of Docker's schema 1 instead of converting it to schema 2.
+    #[must_use]
+    pub fn without_schema1_conversion(mut self) -> Self {
+        self.schema1 = Schema1::Refused;
+        self
+    }
+
+    /// Fetches the manifests and configs of all platforms, and the layers of those that were selected (containerd: `WithAllMetadata`).
+    /// The [wrapper](PullOptions::with_wrapper) sees only what is pulled whole.
+    #[must_use]
+    pub fn with_all_metadata(mut self) -> Self {
+        self.all_metadata = true;
+        self
+    }
+
+    /// Pulls what refers to the image and to its chosen manifests too, and what refers to that: signatures, bills of materials
+    /// (containerd: `SetReferrers`). They are looked for at every pull, by one request for each manifest; at most [`MAX_REFERRERS`].
+    #[must_use]
+    pub fn with_referrers(mut self) -> Self {
+        self.referrers = true;
+        self
+    }
 }
 
 impl fmt::Debug for PullOptions {
@@ -137,12 +197,13 @@ impl fmt::Debug for PullOptions {
 
 /// Pulls the image that `name` names into the store and records it.
 ///
-/// The record is written last, when everything that it needs is there.
+/// The record is written last, when everything that it needs is there. An image of Docker's schema 1, and one whose config has the type
+/// `application/octet-stream`, is converted and recorded as what it became, which a warning tells.
 ///
 /// # Errors
 /// `NotFound` when there is no such image or it lacks a wanted platform, naming those that it has; `FailedPrecondition` for
 /// content of another size or digest than was promised; `InvalidArgument` for a malformed or ambiguous manifest; those of the
-/// resolver and the stores.
+/// resolver, the verifiers and the stores.
 ///
 /// # Cancellation
 /// Nothing is recorded; content that is complete stays, and what is half there is resumed by the next pull. A lease keeps both from
@@ -158,6 +219,9 @@ pub async fn pull(
     sink.event(&Event::Resolving { name });
     let resolved = resolver.resolve(name).await?;
     sink.event(&Event::Resolved { name: &resolved.name, descriptor: &resolved.descriptor });
+    for verifier in &options.verifiers {
+        accept(verifier.as_ref(), &resolved.name, &resolved.descriptor).await?;
+    }
     let leased = LeasedStore::hold(store, Labels::new()).await?;
     let pulled =
         pull_resolved(Arc::clone(&leased) as Arc<dyn Store>, images, resolver, resolved, options).await;
@@ -177,11 +241,26 @@ async fn pull_resolved(
     options: PullOptions,
 ) -> Result<Image> {
     let sink = Arc::clone(&options.sink);
-    let fetcher = resolver.fetcher(&resolved.name).await?;
+    let name = resolved.name;
+    let fetcher = resolver.fetcher(&name).await?;
     // That an image is for other machines is found out before its layers are fetched.
     let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
         .with_sink(Arc::clone(&sink));
-    image::check_platform(&ahead, &resolved.descriptor, &options.selection, &options.catalogue).await?;
+    let conversion = Conversion {
+        store: &store,
+        fetcher: &fetcher,
+        ahead: &ahead,
+        sink: &sink,
+        catalogue: &options.catalogue,
+        selection: &options.selection,
+        concurrency: options.concurrency,
+        schema1: options.schema1,
+    };
+    let (root, made) = match conversion.convert(&name, &resolved.descriptor).await? {
+        Some(converted) => (converted.target, converted.made),
+        None => (resolved.descriptor, Vec::new()),
+    };
+    image::check_platform(&ahead, &root, &options.selection, &options.catalogue).await?;
     let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
     if options.strict_types {
         // So is a type that nobody knows: this fetches documents, and no leaf.
@@ -189,33 +268,69 @@ async fn pull_resolved(
             .with_catalogue(options.catalogue.clone())
             .with_selection(options.selection.clone())
             .with_strict_types();
-        let root = vec![resolved.descriptor.clone()];
-        dispatch(Arc::new(types), root, Some(Arc::clone(&limiter)), options.limits).await?;
+        dispatch(Arc::new(types), vec![root.clone()], Some(Arc::clone(&limiter)), options.limits).await?;
     }
 
-    let source = fetcher
-        .repository()
-        .and_then(|name| DistributionSource::new(Arc::clone(&store) as Arc<dyn Manager>, name));
-    let fetch = Fetch::new(Arc::clone(&store), fetcher, Arc::clone(&sink), options.catalogue.clone());
-    let children = Children::new(Arc::clone(&store) as Arc<dyn Provider>)
-        .with_catalogue(options.catalogue.clone())
-        .with_selection(options.selection)
-        .with_labels(Arc::clone(&store) as Arc<dyn Manager>)
-        .with_sink(Arc::clone(&sink));
-    let context = StageContext::new(Arc::clone(&store), &*resolved.name);
-    let mut chain = options.handlers;
-    chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);
-    chain.push(Arc::new(fetch));
-    chain.extend(source.map(|source| Arc::new(source) as Arc<dyn Handler>));
-    chain.extend(stage::handlers(&options.catalogue, Stage::AfterFetch, &context)?);
-    chain.push(Arc::new(children));
-    let mut handler: Arc<dyn Handler> = Arc::new(Chain::from_iter(chain));
+    let chain = Links { store: &store, name: &name, options: &options, fetcher, made };
+    let mut last: Vec<Arc<dyn Handler>> = vec![Arc::new(chain.children(options.selection.clone()))];
+    if options.referrers {
+        let provider = resolver.referrers(&name).await?;
+        let manager = Arc::clone(&store) as Arc<dyn Manager>;
+        let keys = options.label_keys.clone();
+        last.push(Arc::new(Referrers::new(provider, manager, keys, options.catalogue.clone())));
+    }
+    let mut handler = chain.ending_with(last)?;
     if let Some(wrapper) = &options.wrapper {
         handler = wrapper(handler);
     }
-    dispatch(handler, vec![resolved.descriptor.clone()], Some(limiter), options.limits).await?;
+    dispatch(handler, vec![root.clone()], Some(Arc::clone(&limiter)), options.limits).await?;
+    if options.all_metadata {
+        let children = chain.children(Selection::all()).with_metadata_only();
+        let handler = chain.ending_with(vec![Arc::new(children)])?;
+        dispatch(handler, vec![root.clone()], Some(limiter), options.limits).await?;
+    }
 
-    let image = Image::new(resolved.name, resolved.descriptor).with_labels(options.labels);
+    let image = Image::new(name, root).with_labels(options.labels);
     let name = image.name.clone();
     record::put(images, image).await.context(|| format!("cannot record the image {name}"))
+}
+
+/// What the chains of a pull are made of.
+struct Links<'a> {
+    store: &'a Arc<dyn Store>,
+    name: &'a str,
+    options: &'a PullOptions,
+    fetcher: Arc<dyn Fetcher>,
+    /// What is from no registry.
+    made: Vec<Digest>,
+}
+
+impl Links<'_> {
+    /// The handler that labels and gives children.
+    fn children(&self, selection: Selection) -> Children {
+        Children::new(Arc::clone(self.store) as Arc<dyn Provider>)
+            .with_catalogue(self.options.catalogue.clone())
+            .with_selection(selection)
+            .with_labels(Arc::clone(self.store) as Arc<dyn Manager>)
+            .with_label_keys(self.options.label_keys.clone())
+            .with_sink(Arc::clone(&self.options.sink))
+    }
+
+    /// The chain that fetches each node, up to `last`.
+    fn ending_with(&self, last: Vec<Arc<dyn Handler>>) -> Result<Arc<dyn Handler>> {
+        let Self { store, name, options, fetcher, made } = self;
+        let source = fetcher
+            .repository()
+            .and_then(|name| DistributionSource::new(Arc::clone(store) as Arc<dyn Manager>, name));
+        let sink = Arc::clone(&options.sink);
+        let fetch = Fetch::new(Arc::clone(store), Arc::clone(fetcher), sink, options.catalogue.clone());
+        let context = StageContext::new(Arc::clone(store), *name);
+        let mut chain = options.handlers.clone();
+        chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);
+        chain.push(Arc::new(fetch));
+        chain.extend(source.map(|source| Arc::new(source.without(made.clone())) as Arc<dyn Handler>));
+        chain.extend(stage::handlers(&options.catalogue, Stage::AfterFetch, &context)?);
+        chain.extend(last);
+        Ok(Arc::new(Chain::from_iter(chain)))
+    }
 }

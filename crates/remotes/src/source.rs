@@ -29,6 +29,7 @@ pub struct DistributionSource {
     manager: Arc<dyn Manager>,
     key: String,
     path: String,
+    elsewhere: Vec<Digest>,
 }
 
 impl DistributionSource {
@@ -36,7 +37,14 @@ impl DistributionSource {
     pub fn new(manager: Arc<dyn Manager>, repository: &str) -> Option<Self> {
         let reference = Reference::parse(repository).ok()?;
         let key = format!("{DISTRIBUTION_SOURCE}{}", host(reference.domain()));
-        Some(Self { manager, key, path: reference.path().to_owned() })
+        Some(Self { manager, key, path: reference.path().to_owned(), elsewhere: Vec::new() })
+    }
+
+    /// As a handler, leaves these alone, since they are not from there.
+    #[must_use]
+    pub fn without(mut self, digests: Vec<Digest>) -> Self {
+        self.elsewhere = digests;
+        self
     }
 
     /// Labels a blob of the store, unless that changes nothing or makes the label longer than one may be.
@@ -67,7 +75,9 @@ fn joined(value: &str, path: &str) -> Option<String> {
 #[async_trait]
 impl Handler for DistributionSource {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
-        self.label(&descriptor.digest).await?;
+        if !self.elsewhere.contains(&descriptor.digest) {
+            self.label(&descriptor.digest).await?;
+        }
         Ok(Flow::leaf())
     }
 }

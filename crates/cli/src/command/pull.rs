@@ -1,26 +1,36 @@
 //! `wharf pull`.
 
-use std::sync::Arc;
+use std::{ffi::OsString, path::Path, sync::Arc};
 
 use clap::Args;
 use wharf_content::{Resource, Result};
-use wharf_images::Selection;
+use wharf_images::{
+    Selection,
+    external::{VerifierDirectory, VerifierOptions},
+};
 use wharf_remotes::PullOptions;
 
 use crate::{
     args::{Format, PlatformArgs, RegistryArgs},
     command::lease,
     context::Context,
-    labels, output, progress,
+    labels,
+    output::{self, escape},
+    progress,
 };
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints the name and the digest of what was pulled. An interrupted pull is resumed by the next one.\n\n\
+    after_help = "Prints the name and the digest of what was pulled. An interrupted pull is resumed by the next one. An image of \
+Docker's schema 1 is converted to schema 2, and recorded by the digest that it has then.\n\n\
+A verifier is given -name, -digest and -stdin-media-type, and the image's descriptor as JSON on standard input. It has ten seconds, \
+and accepts with exit status 0. At most ten are run, in the order of their names; what others could have changed is not.\n\n\
 Examples:\n  wharf pull busybox\n  wharf pull --platform linux/arm64 ghcr.io/owner/image:1.2\n  \
-wharf pull --all-platforms localhost:5000/image@sha256:…"
+wharf pull --all-platforms localhost:5000/image@sha256:…\n  \
+wharf pull --referrers --verifier-dir /etc/wharf/verifiers ghcr.io/owner/image:1.2"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 pub(crate) struct Pull {
     /// The image, read as Docker reads it: `busybox` is docker.io/library/busybox:latest
     #[arg(value_name = "REF")]
@@ -31,6 +41,18 @@ pub(crate) struct Pull {
     /// Hold what is pulled by this lease as well, whatever becomes of the image
     #[arg(long, value_name = "ID")]
     lease: Option<String>,
+    /// Fetch the manifests and configs of all platforms too, and layers only of those that are chosen
+    #[arg(long)]
+    all_metadata: bool,
+    /// Pull what refers to the image too, such as signatures and bills of materials
+    #[arg(long)]
+    referrers: bool,
+    /// Pull only what every executable in this directory accepts, under containerd's protocol for image verifiers
+    #[arg(long, env = "WHARF_VERIFIER_DIR", value_name = "DIR")]
+    verifier_dir: Option<OsString>,
+    /// Fail for an image of Docker's schema 1 instead of converting it
+    #[arg(long)]
+    no_convert_schema1: bool,
     /// Fail if a part has a media type that nothing here knows, before any layer is fetched
     #[arg(long)]
     strict_types: bool,
@@ -44,6 +66,12 @@ impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let labels = labels::parse(&self.labels)?;
         let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
+        let verifier = self
+            .verifier_dir
+            .as_deref()
+            .map(|directory| verifiers(Path::new(directory)))
+            .transpose()?
+            .flatten();
         let (resolver, name) = context.resolver(&self.reference, &self.registry)?;
         let (store, images) = (context.store().await?, context.images().await?);
         if let Some(id) = &self.lease {
@@ -58,6 +86,18 @@ impl Pull {
             .with_sink(progress.sink());
         if self.strict_types {
             options = options.with_strict_types();
+        }
+        if self.all_metadata {
+            options = options.with_all_metadata();
+        }
+        if self.referrers {
+            options = options.with_referrers();
+        }
+        if self.no_convert_schema1 {
+            options = options.without_schema1_conversion();
+        }
+        if let Some(verifier) = verifier {
+            options = options.with_verifier(Arc::new(verifier));
         }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
@@ -74,4 +114,19 @@ impl Pull {
             Format::Text => output::line(&format!("{}@{digest}", image.name)),
         }
     }
+}
+
+/// The verifiers of a directory; none where its name is empty, as in a variable that was unset.
+fn verifiers(directory: &Path) -> Result<Option<VerifierDirectory>> {
+    if directory.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let found = VerifierDirectory::open(directory, VerifierOptions::default())?;
+    if found.is_empty() {
+        tracing::warn!(
+            "there is no verifier in {}: every image is accepted",
+            escape(&directory.display().to_string())
+        );
+    }
+    Ok(Some(found))
 }

@@ -1,5 +1,5 @@
-//! Docker's first image format, which is recognised so that it can be refused by name. Its layers are named by `fsLayers` and carry no
-//! sizes, so that there are no descriptors to go on with.
+//! Docker's first image format, which a pull converts and nothing else reads. Its layers are named by `fsLayers` and carry no sizes, so
+//! that there are no descriptors to go on with.
 
 use wharf_content::{Descriptor, Error, Result};
 
@@ -22,7 +22,7 @@ impl ManifestDecoder for Schema1 {
 
     fn decode(&self, descriptor: &Descriptor, _: &[u8]) -> Result<Decoded> {
         Err(Error::not_implemented(format!(
-            "{} is a Docker schema 1 manifest, a format that was replaced in 2016: have the image pushed again by a current tool",
+            "{} is a Docker schema 1 manifest, a format that was replaced in 2016: `pull` converts it, and nothing else reads it",
             descriptor.digest
         )))
     }

@@ -6,7 +6,7 @@ use wharf_content::{Descriptor, Error, ErrorKind, Result};
 
 use super::{
     manifest::Content,
-    process::{Call, Failure, Finished, Processes},
+    process::{Call, Environment, Excess, Failure, Finished, Processes},
     protocol::{self, Bad},
 };
 use crate::decode::{Decoded, Kind, ManifestDecoder};
@@ -42,10 +42,13 @@ impl ManifestDecoder for External {
         let input = protocol::request(descriptor, bytes, self.content)?;
         let call = Call {
             executable: &self.executable,
+            arguments: &[],
             directory: &self.directory,
+            environment: Environment::Bare,
             input,
             time_limit: self.time_limit,
             max_output_len: self.max_answer_len,
+            excess: Excess::Refused,
         };
         let finished = self.processes.run(call).map_err(|failure| self.failed(failure, descriptor))?;
         let Finished { status, output, errors } = finished;

@@ -45,10 +45,31 @@ const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbi
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) executable: &'a Path,
+    pub(super) arguments: &'a [OsString],
     pub(super) directory: &'a Path,
+    pub(super) environment: Environment,
     pub(super) input: Vec<u8>,
     pub(super) time_limit: Duration,
     pub(super) max_output_len: usize,
+    pub(super) excess: Excess,
+}
+
+/// What an executable finds in its environment beside a search path and a locale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Environment {
+    /// Nothing.
+    Bare,
+    /// What this program has.
+    Inherited,
+}
+
+/// What becomes of output beyond the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// It is a failure.
+    Refused,
+    /// It is read and forgotten.
+    Dropped,
 }
 
 /// What an executable left.
@@ -150,7 +171,7 @@ impl Processes {
                 kill(group);
             }
         }
-        let watched = watch(&mut child, call.input, call.max_output_len);
+        let watched = watch(&mut child, call.input, call.max_output_len, call.excess);
         let mut ending = Ending::default();
         let early = match &watched {
             Ok(events) => ending.wait(events, deadline),
@@ -201,8 +222,12 @@ fn reap(mut child: Child, exited: bool) -> Option<io::Result<ExitStatus>> {
 
 fn spawn(call: &Call<'_>, deadline: Instant) -> io::Result<Child> {
     loop {
-        let spawned = Command::new(call.executable)
-            .env_clear()
+        let mut command = Command::new(call.executable);
+        if call.environment == Environment::Bare {
+            command.env_clear();
+        }
+        let spawned = command
+            .args(call.arguments)
             .env("PATH", search_path(env::var_os("PATH")))
             .env("LC_ALL", "C.UTF-8")
             .current_dir(call.directory)
@@ -243,7 +268,12 @@ enum Output {
 }
 
 /// Starts the threads of a call.
-fn watch(child: &mut Child, input: Vec<u8>, max_output_len: usize) -> io::Result<Receiver<Event>> {
+fn watch(
+    child: &mut Child,
+    input: Vec<u8>,
+    max_output_len: usize,
+    excess: Excess,
+) -> io::Result<Receiver<Event>> {
     let (sender, receiver) = mpsc::channel();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let pid = Pid::from_child(child);
@@ -253,7 +283,7 @@ fn watch(child: &mut Child, input: Vec<u8>, max_output_len: usize) -> io::Result
         drop(sender);
     })?;
     run_thread(&sender, move |sender| {
-        let output = stdout.map_or(Output::Whole(Vec::new()), |pipe| read(pipe, max_output_len));
+        let output = stdout.map_or(Output::Whole(Vec::new()), |pipe| read(pipe, max_output_len, excess));
         drop(sender.send(Event::Output(output)));
     })?;
     run_thread(&sender, move |sender| {
@@ -273,12 +303,19 @@ fn run_thread(sender: &Sender<Event>, work: impl FnOnce(Sender<Event>) + Send + 
     thread::Builder::new().name("wharf-plugin".to_owned()).spawn(move || work(sender)).map(drop)
 }
 
-/// Reads to the end, unless that is further than `max`.
-fn read(pipe: impl Read, max: usize) -> Output {
+/// Reads to the end, and beyond `max` only to forget it.
+fn read(mut pipe: impl Read, max: usize, excess: Excess) -> Output {
     let mut bytes = Vec::new();
     // What was read before an error is as good as what a process wrote that was killed.
-    let _ = pipe.take(max as u64 + 1).read_to_end(&mut bytes);
-    if bytes.len() <= max { Output::Whole(bytes) } else { Output::TooLong }
+    let _ = pipe.by_ref().take(max as u64 + 1).read_to_end(&mut bytes);
+    if bytes.len() > max {
+        if excess == Excess::Refused {
+            return Output::TooLong;
+        }
+        bytes.truncate(max);
+        let _ = io::copy(&mut pipe, &mut io::sink());
+    }
+    Output::Whole(bytes)
 }
 
 /// Reads to the end and keeps the last of it.
@@ -369,7 +406,8 @@ mod tests {
         let text = [vec![b'x'; 100_000], b"end".to_vec()].concat();
         let kept = last(text.as_slice());
         assert!(kept.len() == ERRORS_LEN && kept.ends_with(b"xend"));
-        assert_eq!(read(&b"1234"[..], 4), Output::Whole(b"1234".to_vec()));
-        assert_eq!(read(&b"12345"[..], 4), Output::TooLong);
+        assert_eq!(read(&b"1234"[..], 4, Excess::Refused), Output::Whole(b"1234".to_vec()));
+        assert_eq!(read(&b"12345"[..], 4, Excess::Refused), Output::TooLong);
+        assert_eq!(read(&b"12345"[..], 4, Excess::Dropped), Output::Whole(b"1234".to_vec()));
     }
 }

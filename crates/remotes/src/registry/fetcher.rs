@@ -9,7 +9,7 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE},
 };
-use wharf_content::{ByteStream, Catalogue, Descriptor, Error, Result};
+use wharf_content::{ByteStream, Catalogue, Descriptor, Digest, Error, Result};
 use wharf_images::{Reference, decode, transport::Fetcher};
 
 use super::{
@@ -75,6 +75,24 @@ impl Fetcher for RegistryFetcher {
         }
         Err(absent
             .unwrap_or_else(|| Error::not_found(format!("content {} was not found", descriptor.digest))))
+    }
+
+    async fn size(&self, digest: &Digest, _: &str) -> Result<u64> {
+        let path = format!("{}/blobs/{digest}", self.path);
+        let ask = |method| Ask { accept: Some("*/*"), ..Ask::new(method, &*path, pull_scope(&self.path)) };
+        let response = match self.client.send(&ask(Method::HEAD)).await {
+            // Some registries do not do HEAD, and some places that they lead to were told of GET only. Its body is left where it is.
+            Err(error)
+                if RemoteError::of(&error).is_some_and(|error| matches!(error.status, Some(403 | 405))) =>
+            {
+                self.client.send(&ask(Method::GET)).await?
+            }
+            response => response?,
+        };
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        length.and_then(|value| value.parse().ok()).ok_or_else(|| {
+            Error::failed_precondition(format!("{} does not tell the size of {digest}", self.repository))
+        })
     }
 
     fn repository(&self) -> Option<&str> {

@@ -14,8 +14,9 @@ use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
 use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
+    media_types as types,
     referrers::ReferrersProvider,
-    sniff,
+    schema1, sniff,
     transport::{Fetcher, Pusher, Resolved, Resolver},
 };
 
@@ -193,27 +194,31 @@ impl Lookup<'_> {
         let media_type = media_type(response.headers());
         let request = failure::describe("GET", response.url());
         let body = failure::read_body(response, MAX_MANIFEST_LEN, &request).await?;
+        let media_type = match media_type {
+            Some(media_type) if is_telling(&media_type) => media_type,
+            other => sniff::document(&body).or(other).ok_or_else(|| {
+                Error::invalid_argument(format!(
+                    "{} does not say of what type {} is, and neither does the content",
+                    self.reference.domain(),
+                    Digest::sha256(&body)
+                ))
+            })?,
+        };
+        let is_schema1 = types::is_schema1(&media_type);
         let digest = match self.reference.digest() {
             Some(wanted) => {
                 let found = wanted.algorithm().digest(&body);
-                if found != *wanted {
+                // The digest of a signed manifest is that of what was signed.
+                if found != *wanted && !(is_schema1 && schema1::is_digest_of(wanted, &body)) {
                     return Err(Error::failed_precondition(format!(
                         "digest mismatch: {wanted} was asked for, and {} answered with content of {found}",
                         self.reference.domain()
                     )));
                 }
-                found
+                wanted.clone()
             }
+            None if is_schema1 => Digest::sha256(&schema1::payload(&body)?),
             None => Digest::sha256(&body),
-        };
-        let media_type = match media_type {
-            Some(media_type) if is_telling(&media_type) => media_type,
-            other => sniff::document(&body).or(other).ok_or_else(|| {
-                Error::invalid_argument(format!(
-                    "{} does not say of what type {digest} is, and neither does the content",
-                    self.reference.domain()
-                ))
-            })?,
         };
         Ok(Descriptor::new(media_type, digest, body.len() as u64))
     }
@@ -242,8 +247,6 @@ fn is_telling(media_type: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use wharf_images::media_types as types;
-
     use super::*;
 
     #[test]
