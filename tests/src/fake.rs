@@ -1,6 +1,7 @@
 //! A server that answers whatever a test tells it to, byte for byte.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,7 +26,7 @@ pub struct Request {
 }
 
 impl Request {
-    fn parse(head: String) -> Self {
+    pub(crate) fn parse(head: String) -> Self {
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         Self { method: method.to_owned(), path: path.to_owned(), head, body: Vec::new() }
@@ -49,13 +50,30 @@ impl Request {
 #[derive(Clone, Debug)]
 pub struct Reply {
     bytes: Vec<u8>,
-    stalls: bool,
+    ending: Ending,
+}
+
+/// What comes after the bytes.
+#[derive(Clone, Debug)]
+enum Ending {
+    Close,
+    Stall,
+    /// These, again and again.
+    Repeat(Vec<u8>),
 }
 
 impl Reply {
     /// Bytes of the test's own, head and all.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), stalls: false }
+        Self { bytes: bytes.into(), ending: Ending::Close }
+    }
+
+    /// A status with headers and a body in chunks of `piece` that ends when the client has enough of it.
+    pub fn endless(status: u16, headers: &[(&str, &str)], piece: impl AsRef<[u8]>) -> Self {
+        let piece = piece.as_ref();
+        let head = Self::new(status, &[headers, &[("Transfer-Encoding", "chunked")]].concat(), "");
+        let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+        Self { ending: Ending::Repeat(chunk), ..head }
     }
 
     /// A status with headers and a body, whose length is announced unless the headers do it.
@@ -80,8 +98,30 @@ impl Reply {
     /// Keeps the connection open after the last byte, and silent, until the server ends.
     #[must_use]
     pub fn stalling(mut self) -> Self {
-        self.stalls = true;
+        self.ending = Ending::Stall;
         self
+    }
+
+    /// The status that it begins with, where it begins with one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let first = self.bytes.split(|byte| *byte == b' ').nth(1)?;
+        std::str::from_utf8(first).ok()?.parse().ok()
+    }
+
+    /// Sends it all.
+    ///
+    /// # Errors
+    /// When the client has seen enough.
+    pub(crate) async fn send(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        stream.write_all(&self.bytes).await?;
+        stream.flush().await?;
+        match &self.ending {
+            Ending::Close => Ok(()),
+            Ending::Stall => std::future::pending().await,
+            Ending::Repeat(piece) => loop {
+                stream.write_all(piece).await?;
+            },
+        }
     }
 }
 
@@ -111,6 +151,18 @@ impl FakeServer {
         answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        Self::serve(listener, most, answer)
+    }
+
+    /// As [`FakeServer::start_reading`], where it is told.
+    ///
+    /// # Panics
+    /// When the listener has no address.
+    pub fn serve(
+        listener: TcpListener,
+        most: impl Fn(&Request) -> usize + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("bound");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (log, most, answer) = (Arc::clone(&requests), Arc::new(most), Arc::new(answer));
@@ -160,12 +212,7 @@ async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
         return;
     }
     log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-    let Reply { bytes, stalls } = answer(&request);
     // The client may have seen enough before the end.
-    drop(stream.write_all(&bytes).await);
-    if stalls {
-        drop(stream.flush().await);
-        std::future::pending::<()>().await;
-    }
+    drop(answer(&request).send(&mut stream).await);
     drop(stream.shutdown().await);
 }

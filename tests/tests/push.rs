@@ -2,6 +2,8 @@
 
 #[path = "push/faults.rs"]
 mod faults;
+#[path = "push/locations.rs"]
+mod locations;
 
 use std::{
     collections::HashMap,

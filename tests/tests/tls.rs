@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::net::TcpListener;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -16,26 +19,28 @@ use wharf_images::{Image, ImageStore, MemoryImages, Selection};
 use wharf_remotes::{
     PullOptions, RemoteError, pull,
     registry::{RegistryResolver, RegistrySettings},
-    server::Registry,
 };
-use wharf_tests::{ImageFixture, Layer, TestRegistry};
+use wharf_tests::{
+    Demand, Fault, FaultProxy, Guard, ImageFixture, Layer, TestRegistry, TokenOptions, TokenServer,
+    fault_proxy, token_server::Scope,
+};
 
-/// wharf's registry behind TLS, with a certificate of an authority of its own.
-struct TlsRegistry {
-    name: String,
+/// TLS in front of a server in plain HTTP, with a certificate of an authority of its own.
+struct TlsFront {
+    address: String,
     ca_file: PathBuf,
     _dir: tempfile::TempDir,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for TlsRegistry {
+impl Drop for TlsFront {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl TlsRegistry {
-    async fn start() -> Self {
+impl TlsFront {
+    async fn start(upstream: &str) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).expect("valid");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority =
@@ -59,35 +64,52 @@ impl TlsRegistry {
             .expect("a certificate and its key");
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
-        let (store, images) = (Arc::new(MemoryStore::new()), Arc::new(MemoryImages::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
-        let address = listener.local_addr().expect("bound");
-        let name = format!("{address}/a/b:1");
-        let layer = Layer::noise("data", 100_000, 3);
-        let image = ImageFixture::new().with("linux/amd64", vec![layer]);
-        image.record(store.as_ref(), images.as_ref(), &name).await.expect("puts");
-        let registry = Registry::new(store, images);
+        let address = listener.local_addr().expect("bound").to_string();
+        let upstream = upstream.to_owned();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, registry) = (acceptor.clone(), registry.clone());
+                let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
                 tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        registry.serve_connection(stream).await;
-                    }
+                    let mut client = acceptor.accept(stream).await?;
+                    let mut server = TcpStream::connect(upstream).await?;
+                    copy_bidirectional(&mut client, &mut server).await
                 });
             }
         });
-        Self { name, ca_file, _dir: dir, task }
+        Self { address, ca_file, _dir: dir, task }
+    }
+}
+
+/// wharf's registry behind TLS, with an image.
+struct TlsRegistry {
+    front: TlsFront,
+    name: String,
+    _registry: TestRegistry,
+}
+
+impl TlsRegistry {
+    async fn start() -> Self {
+        let registry = TestRegistry::start().await;
+        let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 100_000, 3)]);
+        registry.put("a/b:1", &image).await.expect("puts");
+        let front = TlsFront::start(&registry.address()).await;
+        let name = format!("{}/a/b:1", front.address);
+        Self { front, name, _registry: registry }
     }
 
     async fn pull(&self, settings: RegistrySettings) -> Result<Image> {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let images: &dyn ImageStore = &MemoryImages::new();
-        // Loopback would be spoken to in plain HTTP.
-        let resolver = RegistryResolver::new(settings.with_retries(2, Duration::from_millis(1)).with_https());
-        let options = PullOptions::new().with_selection(Selection::all());
-        pull(store, images, &resolver, &self.name, options).await
+        pull_by_https(settings, &self.name).await
     }
+}
+
+async fn pull_by_https(settings: RegistrySettings, name: &str) -> Result<Image> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let images: &dyn ImageStore = &MemoryImages::new();
+    // Loopback would be spoken to in plain HTTP.
+    let resolver = RegistryResolver::new(settings.with_retries(2, Duration::from_millis(1)).with_https());
+    let options = PullOptions::new().with_selection(Selection::all());
+    pull(store, images, &resolver, name, options).await
 }
 
 fn is_tls(error: &Error) -> bool {
@@ -97,23 +119,25 @@ fn is_tls(error: &Error) -> bool {
 #[tokio::test]
 async fn a_certificate_is_trusted_by_its_authority_or_not_at_all() {
     let registry = TlsRegistry::start().await;
-    registry.pull(RegistrySettings::new().with_ca_file(&registry.ca_file)).await.expect("trusted");
+    registry.pull(RegistrySettings::new().with_ca_file(&registry.front.ca_file)).await.expect("trusted");
     registry.pull(RegistrySettings::new().with_skip_verify()).await.expect("not looked at");
     let error = registry.pull(RegistrySettings::new()).await.expect_err("unknown authority");
     assert!(is_tls(&error), "{}", error.report());
     assert_eq!(RemoteError::of(&error).map(|error| error.attempts), Some(1), "another try would not help");
 
     let other = TlsRegistry::start().await;
-    let error =
-        registry.pull(RegistrySettings::new().with_ca_file(&other.ca_file)).await.expect_err("another's");
+    let error = registry
+        .pull(RegistrySettings::new().with_ca_file(&other.front.ca_file))
+        .await
+        .expect_err("another's");
     assert!(is_tls(&error), "{}", error.report());
 }
 
 #[tokio::test]
 async fn a_ca_file_that_is_none_is_named() {
     let registry = TlsRegistry::start().await;
-    let missing = registry.ca_file.with_file_name("missing.pem");
-    let empty = registry.ca_file.with_file_name("empty.pem");
+    let missing = registry.front.ca_file.with_file_name("missing.pem");
+    let empty = registry.front.ca_file.with_file_name("empty.pem");
     std::fs::write(&empty, "no certificate").expect("writes");
     for path in [missing, empty] {
         let error = registry.pull(RegistrySettings::new().with_ca_file(&path)).await.expect_err("unusable");
@@ -129,10 +153,38 @@ async fn the_wrong_scheme_is_told_either_way() {
     let name = format!("{}/a:1", plain.address());
     let resolved = wharf_images::transport::Resolver::resolve(&resolver, &name).await;
     assert!(is_tls(&resolved.expect_err("no TLS there")));
+    assert!(plain.take_log().is_empty(), "it is not asked in plain HTTP instead");
 
     let registry = TlsRegistry::start().await;
     let resolver =
         RegistryResolver::new(RegistrySettings::new().with_retries(0, Duration::ZERO).with_plain_http());
     let resolved = wharf_images::transport::Resolver::resolve(&resolver, &registry.name).await;
     assert!(RemoteError::of(&resolved.expect_err("no plain HTTP there")).is_some());
+}
+
+#[tokio::test]
+async fn a_token_goes_by_https_and_not_to_where_that_leads() {
+    let registry = TestRegistry::start().await;
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 100_000, 3)]);
+    registry.put("a/b:1", &image).await.expect("puts");
+    let allowed = [Scope::repository("a/*", &["pull"])];
+    let tokens = TokenServer::start(TokenOptions::new().with_anonymous(&allowed)).await;
+    // From HTTPS to plain HTTP on the same host, which is let pass on loopback alone, and to HTTPS on another port.
+    let cdn = FaultProxy::start(&registry.address(), |_| None).await;
+    let tls_cdn = TlsFront::start(&cdn.address()).await;
+    for elsewhere in [format!("http://{}", cdn.address()), format!("https://{}", tls_cdn.address)] {
+        let plan = move |asked: &fault_proxy::Asked| -> Option<Fault> {
+            let is_blob = asked.request.path.contains("/blobs/");
+            is_blob.then(|| fault_proxy::redirect(&format!("{elsewhere}{}", asked.request.path)))
+        };
+        let guard = Guard::start_with(&registry.address(), Demand::bearer(&tokens), plan).await;
+        let front = TlsFront::start(&guard.address()).await;
+        let mut settings = RegistrySettings::new().with_ca_file(&front.ca_file);
+        settings = settings.with_ca_file(&tls_cdn.ca_file);
+        pull_by_https(settings, &format!("{}/a/b:1", front.address)).await.expect("pulls");
+        assert!(guard.admitted().iter().all(|passed| passed.request.header("authorization").is_some()));
+    }
+    let led = cdn.passed();
+    assert_eq!(led.len(), 4);
+    assert!(led.iter().all(|passed| passed.request.header("authorization").is_none()), "{led:?}");
 }

@@ -18,7 +18,7 @@ use super::{Origin, one_layer, settings};
 
 /// Every blob that is there has its digest.
 #[track_caller]
-fn has_whole_blobs(registry: &ScriptedRegistry, count: usize) {
+pub(super) fn has_whole_blobs(registry: &ScriptedRegistry, count: usize) {
     let blobs = registry.contents.blobs();
     assert_eq!(blobs.len(), count);
     for (digest, bytes) in blobs.iter() {
@@ -323,50 +323,6 @@ async fn another_digest_in_the_answer_is_refused() {
         let error = origin.push(&quirky.reference("x:1")).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{}", error.report());
         assert!(error.report().contains("igest"), "{}", error.report());
-    }
-}
-
-#[tokio::test]
-async fn a_location_elsewhere_gets_the_bytes_and_no_token() {
-    let storage = FakeServer::start(|_| Reply::new(201, &[], "")).await;
-    let elsewhere = format!("http://{}/store?sig=canary%2F", storage.address());
-    let issuer = FakeServer::start(|_| Reply::new(200, &[], r#"{"token":"canary-token"}"#)).await;
-    let realm = format!(r#"Bearer realm="http://{}/token",service="s""#, issuer.address());
-    let quirky = ScriptedRegistry::start(move |request, _| {
-        if request.header("authorization") != Some("Bearer canary-token") {
-            return Some(Reply::new(401, &[("WWW-Authenticate", &realm)], ""));
-        }
-        (request.method == "POST").then(|| Reply::new(202, &[("Location", &elsewhere)], ""))
-    })
-    .await;
-    let origin = Origin::new(&one_layer(5_000)).await;
-    origin.push(&quirky.reference("team/x:1")).await.expect("pushes");
-    let scopes: Vec<String> = issuer.requests().into_iter().map(|request| request.path).collect();
-    assert!(
-        scopes.iter().all(|path| path.contains("scope=repository%3Ateam%2Fx%3Apull%2Cpush")),
-        "{scopes:?}"
-    );
-    let stored = storage.requests();
-    assert_eq!(stored.len(), 2);
-    for request in stored {
-        assert!(request.path.starts_with("/store?sig=canary%2F&digest=sha256%3A"), "{}", request.path);
-        assert_eq!(request.header("authorization"), None);
-        assert_eq!(request.content_length(), Some(request.body.len()));
-    }
-}
-
-#[tokio::test]
-async fn locations_that_lead_nowhere_are_refused() {
-    for location in [None, Some("ftp://127.0.0.1/x"), Some("http://[bad"), Some("file:///etc/passwd")] {
-        let quirky = ScriptedRegistry::start(move |request, _| {
-            let headers: Vec<_> = location.map(|location| ("Location", location)).into_iter().collect();
-            (request.method == "POST").then(|| Reply::new(202, &headers, ""))
-        })
-        .await;
-        let error =
-            Origin::new(&one_layer(10)).await.push(&quirky.reference("x:1")).await.expect_err("refused");
-        assert!(error.report().contains("Location"), "{}", error.report());
-        assert_eq!(quirky.contents.count("PUT"), 0);
     }
 }
 
