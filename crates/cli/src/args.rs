@@ -113,6 +113,16 @@ pub(crate) struct RegistryArgs {
     /// Trust the certificates in this PEM file beside the system's; may be given again
     #[arg(long, visible_alias = "tlscacert", value_name = "FILE")]
     pub(crate) ca_file: Vec<PathBuf>,
+    /// Show the certificate in this PEM file to the registry of the image, not to its mirrors
+    #[arg(long, visible_alias = "tlscert", value_name = "FILE")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The key of that certificate, if it is in a file of its own
+    #[arg(long, visible_alias = "tlskey", value_name = "FILE", requires = "cert_file")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Directory of hosts in containerd's layout, several by colons; empty for none [default: $XDG_CONFIG_HOME/wharf/certs.d,
+    /// /etc/wharf/certs.d, /etc/containerd/certs.d, /etc/docker/certs.d]
+    #[arg(long = "hosts-dir", env = "WHARF_HOSTS_DIR", value_name = "DIR", value_delimiter = ':')]
+    pub(crate) hosts_dirs: Option<Vec<OsString>>,
     /// How many pieces of content are moved at once
     #[arg(short = 'j', long, visible_alias = "max-concurrent-uploads", value_name = "N",
           default_value_t = wharf_remotes::pull::DEFAULT_CONCURRENCY)]

@@ -12,7 +12,10 @@ use wharf_images::{
     reference::split_transport,
     transport::{Resolved, Resolver, TransportOptions, Transports},
 };
-use wharf_remotes::{LazyProvider, registry::RegistrySettings};
+use wharf_remotes::{
+    LazyProvider,
+    registry::{ClientCertificate, RegistriesConf, RegistrySettings, default_hosts_dirs},
+};
 
 use crate::args::{Global, PlatformArgs, RegistryArgs};
 
@@ -160,6 +163,18 @@ fn settings(args: &RegistryArgs) -> RegistrySettings {
     if args.insecure_skip_verify || args.tls_verify == Some(false) {
         settings = settings.with_skip_verify();
     }
+    if let Some(file) = &args.cert_file {
+        let certificate = ClientCertificate::new(file);
+        let certificate = args.key_file.iter().fold(certificate, ClientCertificate::with_key_file);
+        settings = settings.with_client_certificate(certificate);
+    }
+    let variable = |name: &str| env::var_os(name);
+    let directories = match &args.hosts_dirs {
+        Some(named) => named.iter().filter(|directory| !directory.is_empty()).map(PathBuf::from).collect(),
+        None => default_hosts_dirs(variable),
+    };
+    let settings =
+        settings.with_hosts_dirs(directories).with_registries_conf(RegistriesConf::standard(variable));
     args.ca_file.iter().fold(settings, RegistrySettings::with_ca_file)
 }
 

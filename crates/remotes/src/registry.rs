@@ -5,9 +5,12 @@
 
 mod challenge;
 mod client;
+mod connections;
+mod failover;
 mod failure;
 mod fetcher;
 mod host;
+mod hosts;
 mod listing;
 mod pages;
 mod payload;
@@ -25,8 +28,9 @@ use std::sync::Arc;
 use wharf_content::Result;
 use wharf_images::transport::{Resolver, Transport, TransportOptions};
 
+pub use hosts::{RegistriesConf, default_hosts_dirs};
 pub use resolver::RegistryResolver;
-pub use settings::{RegistrySettings, Scheme};
+pub use settings::{ClientCertificate, RegistrySettings, Scheme};
 
 wharf_images::register_transport! { name: "registry", keys: ["docker"], make: Registry }
 

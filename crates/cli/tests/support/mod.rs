@@ -22,6 +22,8 @@ impl Wharf {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
         command.env("WHARF_ROOT", self.dir.path().join("store")).env("WHARF_PLUGIN_DIR", "");
+        // What this machine has configured is no matter of the tests.
+        command.env("WHARF_HOSTS_DIR", "").env("CONTAINERS_REGISTRIES_CONF", "");
         command.env_remove("WHARF_LOG").args(arguments);
         command
     }

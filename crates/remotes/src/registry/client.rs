@@ -7,21 +7,21 @@ use std::time::{Duration, SystemTime};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode, Url,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
-        RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
+        HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
     },
-    redirect::Policy,
 };
 use tokio::sync::Mutex;
 use wharf_content::{Error, Result, backoff::Backoff};
 
 use super::{
     challenge::{self, Challenge},
+    connections::Connections,
     failure,
-    host::{self, Origin, may_lead_to},
+    host::{Origin, may_lead_to},
+    hosts::Host,
     payload::Payload,
     settings::RegistrySettings,
-    tls,
     token::{Grant, Tokens},
 };
 use crate::error::RemoteError;
@@ -31,15 +31,15 @@ const MAX_REDIRECTS: usize = 10;
 /// How often one request is authorised anew, each time for another challenge.
 const MAX_AUTHORISATIONS: usize = 3;
 
-const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
-
-/// One registry.
+/// One host of the registry API: one origin.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
-    /// Without a limit on silence: the other one's ends an upload that takes longer than it, however well it goes.
-    uploader: reqwest::Client,
+    connections: Connections,
     base: Url,
+    /// Headers for the host's own origin.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// The host of the references, where this one stands for it.
+    namespace: Option<String>,
     settings: RegistrySettings,
     tokens: Tokens,
     /// The challenge that the registry answered last; later requests are authorised before they are refused.
@@ -70,29 +70,34 @@ impl Ask {
 }
 
 impl Client {
-    pub(super) fn new(domain: &str, settings: RegistrySettings) -> Result<Self> {
-        let base = host::base(domain, &settings)?;
-        let builder = || -> Result<_> {
-            let builder = reqwest::Client::builder()
-                .user_agent(USER_AGENT)
-                .redirect(Policy::none())
-                .http1_only()
-                .connect_timeout(settings.connect_timeout)
-                .tls_backend_preconfigured(tls::config(&settings)?);
-            let is_loopback = host::is_loopback(base.host_str().unwrap_or_default());
-            Ok(if is_loopback { builder.no_proxy() } else { builder })
-        };
-        let cannot = |error| Error::internal("the HTTP client cannot be set up").with_source(error);
-        let http = builder()?.read_timeout(settings.idle_timeout).build().map_err(cannot)?;
-        let uploader = builder()?.build().map_err(cannot)?;
+    /// What speaks to a host. Nothing is contacted yet.
+    pub(super) fn new(host: &Host, mut settings: RegistrySettings) -> Result<Self> {
+        settings.ca_files.extend_from_slice(&host.ca_files);
+        settings.skip_verify |= host.skip_verify;
+        settings.connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);
+        settings.idle_timeout = host.idle_timeout.unwrap_or(settings.idle_timeout);
+        let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
         let (tokens, challenge) = (Tokens::default(), Mutex::new(None));
-        Ok(Self { http, uploader, base, settings, tokens, challenge })
+        let (base, headers, namespace) = (host.base.clone(), host.headers.clone(), host.namespace.clone());
+        Ok(Self { connections, base, headers, namespace, settings, tokens, challenge })
     }
 
+    /// The URL of a path below the base, or of a whole URL, which stays as it is.
     pub(super) fn url(&self, path: &str) -> Result<Url> {
-        self.base
-            .join(path)
-            .map_err(|error| Error::invalid_argument(format!("{path:?} is not a path")).with_source(error))
+        let url = self.base.join(path);
+        let url = url
+            .map_err(|error| Error::invalid_argument(format!("{path:?} is not a path")).with_source(error))?;
+        Ok(if Url::parse(path).is_ok() { url } else { self.within_namespace(url) })
+    }
+
+    /// Tells a host that stands for others for which one it does.
+    pub(super) fn within_namespace(&self, mut url: Url) -> Url {
+        if let Some(namespace) = &self.namespace
+            && !url.query_pairs().any(|(key, _)| key == "ns")
+        {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        url
     }
 
     /// What the user decided.
@@ -134,6 +139,22 @@ impl Client {
         let failed =
             failed.unwrap_or_else(|_| RemoteError::new(failure::host(&url), request).with_status(status));
         Err(Failed::Remote(Box::new(failed), retry_after))
+    }
+
+    /// Finds out whether there is anybody, whatever the answer.
+    ///
+    /// # Errors
+    /// A [`RemoteError`] within, where nothing answers in this scheme.
+    pub(super) async fn reach(&self) -> Result<()> {
+        let ask = Ask::new(Method::GET, "", "");
+        match self.follow(&ask, &self.base, None).await {
+            Err(Failed::Remote(failed, _)) if failed.status.is_none() => {
+                let context = format!("the registry {} did not answer as it should", failed.host);
+                Err(failed.into_error(context))
+            }
+            Err(Failed::Final(error)) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Begins to count the tries of one piece of work.
@@ -193,8 +214,8 @@ impl Client {
         let grant = Grant { realm: realm.clone(), service: service.clone(), scopes };
         let refused =
             refused.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-        let token =
-            self.tokens.token(&self.http, &self.base, &grant, refused).await.map_err(Failed::Final)?;
+        let http = self.connections.http(&Url::parse(&grant.realm).unwrap_or_else(|_| self.base.clone()));
+        let token = self.tokens.token(http, &self.base, &grant, refused).await.map_err(Failed::Final)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Failed::Final(Error::internal("a checked token is not a header")))?;
         value.set_sensitive(true);
@@ -212,7 +233,10 @@ impl Client {
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let request = failure::describe(ask.method.as_str(), &at);
-            let http = if ask.payload.is_some() { &self.uploader } else { &self.http };
+            let http = match ask.payload {
+                Some(_) => self.connections.uploader(&at),
+                None => self.connections.http(&at),
+            };
             let mut builder = http.request(ask.method.clone(), at.clone());
             if let Some(accept) = ask.accept {
                 builder = builder.header(ACCEPT, accept);
@@ -226,6 +250,10 @@ impl Client {
             if ask.payload.is_none() && !matches!(ask.method, Method::GET | Method::HEAD) {
                 // Registries behind some front ends answer 411 where it is left out, and the specification wants it.
                 builder = builder.header(CONTENT_LENGTH, 0);
+            }
+            let fixed = self.headers.iter().filter(|_| Origin::of(&at) == origin);
+            for (name, value) in fixed.filter(|(name, _)| !sets(ask, authorization, name)) {
+                builder = builder.header(name, value);
             }
             let response = match &ask.payload {
                 None => builder.send().await.map_err(|error| failure::transport(&at, &request, &error))?,
@@ -276,7 +304,7 @@ impl Client {
         })?;
         let described = failure::describe(request.method().as_str(), at);
         let answer = tokio::select! {
-            answer = self.uploader.execute(request) => answer,
+            answer = self.connections.uploader(at).execute(request) => answer,
             () = payload.stalled(self.settings.idle_timeout) => {
                 let failed = RemoteError::new(failure::host(at), described).with_retryable();
                 return Err(failed.with_message("the registry stopped taking what is sent, and said nothing").into());
@@ -349,6 +377,16 @@ impl Retries<'_> {
     pub(super) fn advanced(&mut self) {
         self.attempts = 1;
         self.backoff = Backoff::new(self.settings.retry_delay, self.settings.max_retry_delay);
+    }
+}
+
+/// Whether a request sets this header itself, which then counts.
+fn sets(ask: &Ask, authorization: Option<&HeaderValue>, name: &HeaderName) -> bool {
+    match *name {
+        ACCEPT => ask.accept.is_some(),
+        AUTHORIZATION => authorization.is_some(),
+        CONTENT_TYPE => ask.payload.is_some(),
+        _ => false,
     }
 }
 

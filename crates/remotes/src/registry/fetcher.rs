@@ -1,4 +1,4 @@
-//! Content by descriptor, going on where a connection broke.
+//! Content by descriptor, going on where a connection broke. Which host is asked when is in [`failover`](super::failover).
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use wharf_images::{Reference, decode, transport::Fetcher};
 
 use super::{
     client::{Ask, Client},
+    failover::{self, Open, Sources},
     failure,
+    hosts::Site,
     resolver::{ACCEPT, pull_scope},
 };
 use crate::error::RemoteError;
@@ -25,20 +27,15 @@ const MAX_BREAKS: u32 = 3;
 /// Fetches the content of one repository.
 #[derive(Debug)]
 pub(super) struct RegistryFetcher {
-    client: Arc<Client>,
-    path: Arc<str>,
+    sources: Arc<Sources>,
     repository: String,
     catalogue: Catalogue,
 }
 
 impl RegistryFetcher {
-    pub(super) fn new(client: Arc<Client>, reference: &Reference, catalogue: Catalogue) -> Self {
-        Self {
-            client,
-            path: reference.path().into(),
-            repository: reference.repository().to_owned(),
-            catalogue,
-        }
+    pub(super) fn new(sites: Vec<Site>, reference: &Reference, catalogue: Catalogue) -> Self {
+        let repository = reference.repository().to_owned();
+        Self { sources: Arc::new(Sources::new(sites)), repository, catalogue }
     }
 
     /// The endpoints that may have the content, the likelier first. What nobody decodes may be either.
@@ -54,50 +51,72 @@ impl RegistryFetcher {
 #[async_trait]
 impl Fetcher for RegistryFetcher {
     async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream> {
-        let mut absent = None;
-        for endpoint in self.endpoints(descriptor)? {
-            let transfer = Transfer {
-                client: Arc::clone(&self.client),
-                path: format!("{}/{endpoint}/{}", self.path, descriptor.digest),
-                is_manifest: *endpoint == "manifests",
-                scope: pull_scope(&self.path),
-                size: descriptor.size,
-                at: offset,
-                breaks: 0,
-            };
-            match transfer.open().await {
-                Ok(response) => return Ok(transfer.stream(response)),
-                Err(error) if RemoteError::of(&error).is_some_and(|error| error.status == Some(404)) => {
-                    absent = absent.or(Some(error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(absent
-            .unwrap_or_else(|| Error::not_found(format!("content {} was not found", descriptor.digest))))
+        let endpoints = self.endpoints(descriptor)?;
+        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+        let open: Open = Box::new(move |client, path, offset| {
+            Box::pin(open_at(client, path, endpoints, digest.clone(), size, offset))
+        });
+        Arc::clone(&self.sources).open(offset, open).await
     }
 
     async fn size(&self, digest: &Digest, _: &str) -> Result<u64> {
-        let path = format!("{}/blobs/{digest}", self.path);
-        let ask = |method| Ask { accept: Some("*/*"), ..Ask::new(method, &*path, pull_scope(&self.path)) };
-        let response = match self.client.send(&ask(Method::HEAD)).await {
-            // Some registries do not do HEAD, and some places that they lead to were told of GET only. Its body is left where it is.
-            Err(error)
-                if RemoteError::of(&error).is_some_and(|error| matches!(error.status, Some(403 | 405))) =>
-            {
-                self.client.send(&ask(Method::GET)).await?
-            }
-            response => response?,
-        };
-        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        length.and_then(|value| value.parse().ok()).ok_or_else(|| {
-            Error::failed_precondition(format!("{} does not tell the size of {digest}", self.repository))
-        })
+        failover::first(self.sources.sites(), |client, path| size_at(client, path, digest)).await
     }
 
     fn repository(&self) -> Option<&str> {
         Some(&self.repository)
     }
+}
+
+/// The size of a blob, as one host tells it.
+async fn size_at(client: Arc<Client>, path: Arc<str>, digest: &Digest) -> Result<u64> {
+    let blob = format!("{path}/blobs/{digest}");
+    let ask = |method| Ask { accept: Some("*/*"), ..Ask::new(method, &*blob, pull_scope(&path)) };
+    let response = match client.send(&ask(Method::HEAD)).await {
+        // Some registries do not do HEAD, and some places that they lead to were told of GET only. Its body is left where it is.
+        Err(error)
+            if RemoteError::of(&error).is_some_and(|error| matches!(error.status, Some(403 | 405))) =>
+        {
+            client.send(&ask(Method::GET)).await?
+        }
+        response => response?,
+    };
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    length.and_then(|value| value.parse().ok()).ok_or_else(|| {
+        let host = failure::host(client.base());
+        Error::failed_precondition(format!("{host} does not tell the size of {digest}"))
+    })
+}
+
+/// Opens content at one host, by the first of its endpoints that has it.
+async fn open_at(
+    client: Arc<Client>,
+    path: Arc<str>,
+    endpoints: &'static [&'static str],
+    digest: Digest,
+    size: u64,
+    offset: u64,
+) -> Result<ByteStream> {
+    let mut absent = None;
+    for endpoint in endpoints {
+        let transfer = Transfer {
+            client: Arc::clone(&client),
+            path: format!("{path}/{endpoint}/{digest}"),
+            is_manifest: *endpoint == "manifests",
+            scope: pull_scope(&path),
+            size,
+            at: offset,
+            breaks: 0,
+        };
+        match transfer.open().await {
+            Ok(response) => return Ok(transfer.stream(response)),
+            Err(error) if RemoteError::of(&error).is_some_and(|error| error.status == Some(404)) => {
+                absent = absent.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(absent.unwrap_or_else(|| Error::not_found(format!("content {digest} was not found"))))
 }
 
 /// One transfer and how far it is.

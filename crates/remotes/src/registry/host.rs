@@ -8,7 +8,7 @@ use wharf_content::{Error, Result};
 use super::settings::{RegistrySettings, Scheme};
 
 /// The host that serves the images of docker.io.
-const DOCKER_HUB: &str = "registry-1.docker.io";
+pub(super) const DOCKER_HUB: &str = "registry-1.docker.io";
 
 /// The base of a registry's API for a reference's domain, ending in `/v2/`.
 pub(super) fn base(domain: &str, settings: &RegistrySettings) -> Result<Url> {

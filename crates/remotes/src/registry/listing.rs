@@ -2,8 +2,10 @@
 //!
 //! A registry that does not know the request is asked for the index under the fallback tag. What is listed is what somebody says: whether
 //! a manifest really refers to the subject tells its own content alone.
+//!
+//! Of several hosts the first one that has a list counts: a mirror that knows nothing of lists says nothing of what there is.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,6 +21,8 @@ use wharf_images::{
 
 use super::{
     client::{Ask, Client},
+    failover::Failures,
+    hosts::Site,
     pages::Pages,
     pusher::status,
     resolver::{media_type, pull_scope},
@@ -30,7 +34,7 @@ const MAX_REFERRERS: usize = 100_000;
 /// Lists the referrers of the manifests of one repository.
 #[derive(Debug)]
 pub(super) struct RegistryReferrers {
-    client: Arc<Client>,
+    sites: Vec<Site>,
     reference: Reference,
 }
 
@@ -60,21 +64,29 @@ impl Way {
 }
 
 impl RegistryReferrers {
-    pub(super) fn new(client: Arc<Client>, reference: Reference) -> Self {
-        Self { client, reference }
+    pub(super) fn new(sites: Vec<Site>, reference: Reference) -> Self {
+        Self { sites, reference }
     }
 
     async fn list(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
-        let path = self.reference.path();
-        let mut endpoint = format!("{path}/referrers/{subject}");
-        if let Some(artifact_type) = artifact_type {
-            let encoded = utf8_percent_encode(artifact_type, NON_ALPHANUMERIC);
-            endpoint.push_str(&format!("?artifactType={encoded}"));
+        let mut failures = None::<Failures>;
+        let mut found = None;
+        for site in &self.sites {
+            match listed_at(site, subject, artifact_type).await {
+                Ok(Some(listed)) => {
+                    found = Some(listed);
+                    failures = None;
+                    break;
+                }
+                // The last one to say that there is none knows best.
+                Ok(None) => failures = None,
+                Err(error) => failures.get_or_insert_default().add(error),
+            }
         }
-        let mut listed = match self.pages(Way::Request, &endpoint).await? {
-            None => self.tagged(&fallback_tag(subject)).await?,
-            Some(listed) => listed,
-        };
+        if let Some(failures) = failures {
+            return Err(failures.into_error());
+        }
+        let mut listed = found.unwrap_or_default();
         // A list may go on while it changes, so that a page has what the one before it had.
         let mut seen = HashSet::new();
         listed.retain(|referrer| seen.insert(referrer.digest.clone()));
@@ -89,44 +101,59 @@ impl RegistryReferrers {
         Ok(listed)
     }
 
-    async fn tagged(&self, tag: &str) -> Result<Vec<Descriptor>> {
-        let listed = self.pages(Way::Tag, &format!("{}/manifests/{tag}", self.reference.path())).await;
-        listed.map(Option::unwrap_or_default).context(|| format!("the list under the tag {tag}"))
-    }
-
-    /// All pages of a list; `None` where there is none to be had in this way.
-    async fn pages(&self, way: Way, endpoint: &str) -> Result<Option<Vec<Descriptor>>> {
-        let mut ask = Ask::new(Method::GET, endpoint, pull_scope(self.reference.path()));
-        ask.accept = Some(media_types::OCI_INDEX);
-        let mut pages = Pages::new(&self.client, ask);
-        let mut listed = None::<Vec<Descriptor>>;
-        loop {
-            let (headers, body) = match pages.next().await {
-                Ok(Some(page)) => page,
-                Ok(None) => return Ok(listed),
-                Err(error) if listed.is_none() && way.is_closed(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            match serde_json::from_slice::<Index>(&body) {
-                Ok(Index { manifests }) => listed.get_or_insert_default().extend(manifests),
-                // A page for people that some registries show wherever they know nothing.
-                Err(_) if listed.is_none() && way == Way::Request && !is_index(&headers) => return Ok(None),
-                Err(error) => {
-                    let what = "the registry answered with something that is no list of referrers";
-                    return Err(Error::failed_precondition(what).with_source(error));
-                }
-            }
-            if listed.as_ref().is_some_and(|listed| listed.len() > MAX_REFERRERS) {
-                let too_many = format!("there are more than the {MAX_REFERRERS} referrers that are read");
-                return Err(Error::resource_exhausted(too_many));
-            }
-        }
-    }
-
     async fn told(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
         let repository = self.reference.repository();
         let listed = self.list(subject, artifact_type).await;
         listed.context(|| format!("cannot list the referrers of {repository}@{subject}"))
+    }
+}
+
+/// The list at one host; `None` where there is none to be had there.
+async fn listed_at(
+    site: &Site,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+) -> Result<Option<Vec<Descriptor>>> {
+    let (client, path) = (site.client().await?, &site.path);
+    let mut endpoint = format!("{path}/referrers/{subject}");
+    if let Some(artifact_type) = artifact_type {
+        let encoded = utf8_percent_encode(artifact_type, NON_ALPHANUMERIC);
+        endpoint.push_str(&format!("?artifactType={encoded}"));
+    }
+    if let Some(listed) = pages(&client, path, Way::Request, &endpoint).await? {
+        return Ok(Some(listed));
+    }
+    let tag = fallback_tag(subject);
+    let listed = pages(&client, path, Way::Tag, &format!("{path}/manifests/{tag}")).await;
+    listed.context(|| format!("the list under the tag {tag}"))
+}
+
+/// All pages of a list; `None` where there is none to be had in this way.
+async fn pages(client: &Client, path: &str, way: Way, endpoint: &str) -> Result<Option<Vec<Descriptor>>> {
+    let mut ask = Ask::new(Method::GET, endpoint, pull_scope(path));
+    ask.accept = Some(media_types::OCI_INDEX);
+    let mut pages = Pages::new(client, ask);
+    let mut listed = None::<Vec<Descriptor>>;
+    loop {
+        let (headers, body) = match pages.next().await {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(listed),
+            Err(error) if listed.is_none() && way.is_closed(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice::<Index>(&body) {
+            Ok(Index { manifests }) => listed.get_or_insert_default().extend(manifests),
+            // A page for people that some registries show wherever they know nothing.
+            Err(_) if listed.is_none() && way == Way::Request && !is_index(&headers) => return Ok(None),
+            Err(error) => {
+                let what = "the registry answered with something that is no list of referrers";
+                return Err(Error::failed_precondition(what).with_source(error));
+            }
+        }
+        if listed.as_ref().is_some_and(|listed| listed.len() > MAX_REFERRERS) {
+            let too_many = format!("there are more than the {MAX_REFERRERS} referrers that are read");
+            return Err(Error::resource_exhausted(too_many));
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a> Pages<'a> {
         let body = failure::read_body(response, MAX_PAGE_LEN, &request).await?;
         self.trail.take(body.len() as u64)?;
         let next = self.trail.next(&url, &headers)?;
-        self.ask = next.map(|next| Ask { path: next.into(), ..ask });
+        self.ask = next.map(|next| Ask { path: self.client.within_namespace(next).into(), ..ask });
         Ok(Some((headers, body)))
     }
 }

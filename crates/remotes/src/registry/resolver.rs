@@ -1,9 +1,6 @@
 //! What a reference means at a registry (containerd: `core/remotes/docker/resolver.go`).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::{
@@ -22,8 +19,9 @@ use wharf_images::{
 
 use super::{
     client::{Ask, Client},
-    failure,
+    failover, failure,
     fetcher::RegistryFetcher,
+    hosts::{Capabilities, Hosts, Site},
     listing::RegistryReferrers,
     pusher::RegistryPusher,
     settings::RegistrySettings,
@@ -37,17 +35,20 @@ application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.i
 application/vnd.oci.image.index.v1+json, */*";
 
 /// Resolves references at registries. Connections and tokens are kept for each host.
+///
+/// A reference may have several hosts, as its settings say: mirrors are asked before its own host, and one that does not answer, or not
+/// with success, is left for the next one at once. Only the last one is asked again. Files of configuration are read at the first use
+/// of what they are for, and not again.
 #[derive(Debug)]
 pub struct RegistryResolver {
-    settings: RegistrySettings,
+    hosts: Arc<Hosts>,
     catalogue: Catalogue,
-    clients: Mutex<HashMap<String, Arc<Client>>>,
 }
 
 impl RegistryResolver {
     /// Makes a resolver; nothing is contacted yet.
     pub fn new(settings: RegistrySettings) -> Self {
-        Self { settings, catalogue: Catalogue::linked().clone(), clients: Mutex::default() }
+        Self { hosts: Arc::new(Hosts::new(settings)), catalogue: Catalogue::linked().clone() }
     }
 
     /// Decides by this catalogue which media types registries keep as manifests.
@@ -57,14 +58,11 @@ impl RegistryResolver {
         self
     }
 
-    fn client(&self, domain: &str) -> Result<Arc<Client>> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(domain) {
-            return Ok(Arc::clone(client));
-        }
-        let client = Arc::new(Client::new(domain, self.settings.clone())?);
-        clients.insert(domain.to_owned(), Arc::clone(&client));
-        Ok(client)
+    /// The hosts of a reference that have a capability, in the order in which they are asked.
+    async fn sites(&self, reference: &Reference, wanted: Capabilities) -> Result<Vec<Site>> {
+        let (hosts, reference) = (Arc::clone(&self.hosts), reference.clone());
+        let read = tokio::task::spawn_blocking(move || hosts.sites(&reference, wanted));
+        read.await.map_err(|error| Error::internal("the hosts were not found out").with_source(error))?
     }
 }
 
@@ -77,53 +75,68 @@ pub(super) fn pull_scope(path: &str) -> String {
 impl Resolver for RegistryResolver {
     async fn resolve(&self, name: &str) -> Result<Resolved> {
         let reference = Reference::parse(name)?;
-        let lookup = Lookup { client: self.client(reference.domain())?, reference: &reference };
-        let descriptor = lookup.descriptor().await.context(|| format!("cannot resolve {reference}"))?;
+        let cannot = || format!("cannot resolve {reference}");
+        let sites = self.sites(&reference, Capabilities::RESOLVE).await.context(cannot)?;
+        let look_up = |client, path| Lookup { client, path, reference: &reference }.descriptor();
+        let descriptor = failover::first(&sites, look_up).await.context(cannot)?;
         Ok(Resolved::new(reference.to_string(), descriptor))
     }
 
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
         let reference = Reference::parse(name)?;
-        let client = self.client(reference.domain())?;
-        Ok(Arc::new(RegistryFetcher::new(client, &reference, self.catalogue.clone())))
+        let sites = self.sites(&reference, Capabilities::PULL).await?;
+        Ok(Arc::new(RegistryFetcher::new(sites, &reference, self.catalogue.clone())))
     }
 
     async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
         let reference = Reference::parse(name)?;
-        let client = self.client(reference.domain())?;
+        let cannot = || format!("cannot push to {reference}");
+        let sites = self.sites(&reference, Capabilities::PUSH).await.context(cannot)?;
+        let client = failover::first(&sites, |client, _| async { Ok(client) }).await.context(cannot)?;
         Ok(Arc::new(RegistryPusher::new(client, reference)))
     }
 
     async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let reference = tags::repository(repository)?;
-        tags::list(self.client(reference.domain())?.as_ref(), &reference).await
+        let sites = self.sites(&reference, Capabilities::RESOLVE).await?;
+        let list = |client: Arc<Client>, path: Arc<str>| {
+            let reference = &reference;
+            async move { tags::list(client.as_ref(), &path, reference).await }
+        };
+        failover::first(&sites, list).await
     }
 
     async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
         let reference = Reference::parse(name)?;
-        let client = self.client(reference.domain())?;
-        Ok(Arc::new(RegistryReferrers::new(client, reference)))
+        let sites = self.sites(&reference, Capabilities::REFERRERS).await?;
+        Ok(Arc::new(RegistryReferrers::new(sites, reference)))
     }
 }
 
+/// What a reference means at one host.
 struct Lookup<'a> {
     client: Arc<Client>,
+    path: Arc<str>,
     reference: &'a Reference,
 }
 
 impl Lookup<'_> {
-    async fn descriptor(&self) -> Result<Descriptor> {
-        let manifest = format!("{}/manifests/{}", self.reference.path(), self.reference.object());
+    async fn descriptor(self) -> Result<Descriptor> {
+        let manifest = format!("{}/manifests/{}", self.path, self.reference.object());
         let outcome = self.look(&manifest).await;
         let (Err(error), Some(digest)) = (&outcome, self.reference.digest()) else { return outcome };
         if status(error) != Some(404) {
             return outcome;
         }
         // Content that is no manifest can be named by its digest too.
-        match self.blob(&format!("{}/blobs/{digest}", self.reference.path()), digest).await {
+        match self.blob(&format!("{}/blobs/{digest}", self.path), digest).await {
             Err(second) if status(&second) == Some(404) => outcome,
             found => found,
         }
+    }
+
+    fn host(&self) -> String {
+        failure::host(self.client.base())
     }
 
     /// HEAD alone: registries give blobs a general type, and a blob may be too large to be read for its own.
@@ -143,7 +156,7 @@ impl Lookup<'_> {
     }
 
     fn ask(&self, method: Method, path: &str) -> Ask {
-        Ask { accept: Some(ACCEPT), ..Ask::new(method, path, pull_scope(self.reference.path())) }
+        Ask { accept: Some(ACCEPT), ..Ask::new(method, path, pull_scope(&self.path)) }
     }
 
     /// HEAD, and GET where HEAD does not tell enough.
@@ -168,7 +181,7 @@ impl Lookup<'_> {
         let media_type = media_type(headers);
         let claimed = header(headers, "docker-content-digest").filter(|value| !value.is_empty());
         let claimed = claimed.map(str::parse::<Digest>).transpose().map_err(|error| {
-            let host = self.reference.domain();
+            let host = self.host();
             Error::from(error).context(format!("{host} answered with a Docker-Content-Digest that is none"))
         })?;
         if let (Some(wanted), Some(claimed)) = (self.reference.digest(), &claimed)
@@ -177,7 +190,7 @@ impl Lookup<'_> {
         {
             return Err(Error::failed_precondition(format!(
                 "digest mismatch: {wanted} was asked for, and {} answered with {claimed}",
-                self.reference.domain()
+                self.host()
             )));
         }
         let digest = self.reference.digest().cloned().or(claimed);
@@ -199,7 +212,7 @@ impl Lookup<'_> {
             other => sniff::document(&body).or(other).ok_or_else(|| {
                 Error::invalid_argument(format!(
                     "{} does not say of what type {} is, and neither does the content",
-                    self.reference.domain(),
+                    self.host(),
                     Digest::sha256(&body)
                 ))
             })?,
@@ -212,7 +225,7 @@ impl Lookup<'_> {
                 if found != *wanted && !(is_schema1 && schema1::is_digest_of(wanted, &body)) {
                     return Err(Error::failed_precondition(format!(
                         "digest mismatch: {wanted} was asked for, and {} answered with content of {found}",
-                        self.reference.domain()
+                        self.host()
                     )));
                 }
                 wanted.clone()

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
+use super::hosts::RegistriesConf;
+
 /// Which scheme registries are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -15,7 +17,33 @@ pub enum Scheme {
     Http,
 }
 
+/// A certificate that is shown to a registry which asks who the client is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClientCertificate {
+    /// A PEM file of the certificate, with those of its authorities behind it, if any.
+    pub certificate_file: PathBuf,
+    /// A PEM file of its private key; `None` where that is in the same file.
+    pub key_file: Option<PathBuf>,
+}
+
+impl ClientCertificate {
+    /// Names a file that has the certificate and its key.
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self { certificate_file: file.into(), key_file: None }
+    }
+
+    /// Names another file for the key.
+    #[must_use]
+    pub fn with_key_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key_file = Some(file.into());
+        self
+    }
+}
+
 /// The settings of the `docker` transport.
+///
+/// What is configured elsewhere is read only from where these say: by default no file of the user or the system is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RegistrySettings {
@@ -37,6 +65,12 @@ pub struct RegistrySettings {
     pub idle_timeout: Duration,
     /// How many bytes of a blob are sent with one request; `None` for all of them, unless the registry asks for chunks.
     pub upload_chunk: Option<NonZeroU64>,
+    /// Shown to the own hosts of references: not to their mirrors, nor to where these lead.
+    pub client_certificates: Vec<ClientCertificate>,
+    /// Directories of hosts in the layout of containerd's `certs.d`; the first that has one for a host counts for it.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// Where podman's and skopeo's mirrors are configured. A `hosts.toml` for the host goes before, but for what is blocked.
+    pub registries_conf: RegistriesConf,
 }
 
 impl Default for RegistrySettings {
@@ -51,6 +85,9 @@ impl Default for RegistrySettings {
             connect_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             upload_chunk: None,
+            client_certificates: Vec::new(),
+            hosts_dirs: Vec::new(),
+            registries_conf: RegistriesConf::none(),
         }
     }
 }
@@ -112,6 +149,27 @@ impl RegistrySettings {
     #[must_use]
     pub fn with_upload_chunk(mut self, bytes: NonZeroU64) -> Self {
         self.upload_chunk = Some(bytes);
+        self
+    }
+
+    /// Shows a certificate to the own hosts of references that ask for one.
+    #[must_use]
+    pub fn with_client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.client_certificates.push(certificate);
+        self
+    }
+
+    /// Reads the configuration of hosts from these directories (`<dir>/<host>/hosts.toml`).
+    #[must_use]
+    pub fn with_hosts_dirs(mut self, directories: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.hosts_dirs = directories.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Reads `registries.conf` from there.
+    #[must_use]
+    pub fn with_registries_conf(mut self, registries_conf: RegistriesConf) -> Self {
+        self.registries_conf = registries_conf;
         self
     }
 }

@@ -36,9 +36,10 @@ pub(super) fn repository(name: &str) -> Result<Reference> {
 }
 
 /// Lists the tags, in the order of the registry. What the grammar of tags does not allow can name nothing and is left out.
-pub(super) async fn list(client: &Client, reference: &Reference) -> Result<Vec<String>> {
-    let path = format!("{}/tags/list?n={PAGE}", reference.path());
-    let mut pages = Pages::new(client, Ask::new(Method::GET, path, pull_scope(reference.path())));
+/// `path` is where the host has the repository.
+pub(super) async fn list(client: &Client, path: &str, reference: &Reference) -> Result<Vec<String>> {
+    let endpoint = format!("{path}/tags/list?n={PAGE}");
+    let mut pages = Pages::new(client, Ask::new(Method::GET, endpoint, pull_scope(path)));
     let cannot = || format!("cannot list the tags of {}", reference.repository());
     let mut tags = Vec::new();
     while let Some((_, body)) = pages.next().await.context(cannot)? {

@@ -1,4 +1,9 @@
 //! TLS by rustls, with the certificates that the system trusts.
+//!
+//! Whom a host's settings trust is trusted where the host leads, too, as whoever answers for it decides where that is. Who the client is,
+//! only the host itself is shown.
+
+mod identity;
 
 use std::{
     path::Path,
@@ -14,10 +19,11 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use wharf_content::{Error, Result};
 
+pub(super) use self::identity::Identity;
 use super::settings::RegistrySettings;
 
-/// The configuration of a client. The system's certificates are read when the first server shows one.
-pub(super) fn config(settings: &RegistrySettings) -> Result<ClientConfig> {
+/// The configuration of a client that shows this identity. The system's certificates are read when the first server shows one.
+pub(super) fn config(settings: &RegistrySettings, identity: Option<Identity>) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let trust = if settings.skip_verify {
         Trust::Any
@@ -30,7 +36,11 @@ pub(super) fn config(settings: &RegistrySettings) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?;
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity)),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

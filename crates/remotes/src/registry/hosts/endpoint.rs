@@ -1,0 +1,58 @@
+//! How one host is reached, and where a repository is there.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use wharf_content::Result;
+
+use super::Host;
+use crate::registry::{client::Client, settings::RegistrySettings};
+
+/// A host that is spoken to.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    client: Arc<Client>,
+    /// The same host in plain HTTP, where that is allowed.
+    plain: Option<Arc<Client>>,
+    chosen: OnceCell<Arc<Client>>,
+}
+
+impl Endpoint {
+    /// Reads the certificates of the host; nothing is contacted yet.
+    pub(super) fn new(host: &Host, settings: RegistrySettings) -> Result<Self> {
+        let plain = host.plain.as_ref().map(|base| {
+            let host = Host { base: base.clone(), ..host.clone() };
+            Client::new(&host, settings.clone()).map(Arc::new)
+        });
+        let plain = plain.transpose()?;
+        Ok(Self { client: Arc::new(Client::new(host, settings)?), plain, chosen: OnceCell::new() })
+    }
+
+    async fn client(&self) -> Result<Arc<Client>> {
+        let Some(plain) = &self.plain else { return Ok(Arc::clone(&self.client)) };
+        let choose = || async {
+            let Err(error) = self.client.reach().await else { return Ok(Arc::clone(&self.client)) };
+            tracing::debug!(error = %error.report(), "the host speaks no HTTPS, and plain HTTP is allowed");
+            plain.reach().await.map(|()| Arc::clone(plain))
+        };
+        self.chosen.get_or_try_init(choose).await.cloned()
+    }
+}
+
+/// A repository at a host.
+#[derive(Clone, Debug)]
+pub(in crate::registry) struct Site {
+    pub(super) endpoint: Arc<Endpoint>,
+    /// The repository's path there.
+    pub(in crate::registry) path: Arc<str>,
+}
+
+impl Site {
+    /// What speaks to the host.
+    ///
+    /// # Errors
+    /// Those of a host that does not answer, where it must be asked first how it is spoken to.
+    pub(in crate::registry) async fn client(&self) -> Result<Arc<Client>> {
+        self.endpoint.client().await
+    }
+}
