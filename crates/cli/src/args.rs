@@ -1,8 +1,10 @@
 //! The command line: flags that several commands share, and the list of commands. What they do is in `command`.
 
-use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wharf_remotes::registry::DEFAULT_MIN_THROUGHPUT;
 
 use crate::command;
 
@@ -59,7 +61,7 @@ pub(crate) enum ProgressMode {
     Tty,
     /// A line for each thing that happens
     Plain,
-    /// A JSON object for each thing that happens
+    /// A JSON object for each thing that happens, as docs/progress.md describes them
     Json,
     /// Nothing
     None,
@@ -133,6 +135,15 @@ pub(crate) struct RegistryArgs {
     /// The first wait before a request is sent again, in seconds; it doubles
     #[arg(long, value_name = "SECONDS", default_value_t = 0.25, value_parser = seconds)]
     pub(crate) retry_delay: f64,
+    /// Send no more than so many requests per second to one host; may be a fraction, such as 0.5
+    #[arg(long, value_name = "N", value_parser = interval)]
+    pub(crate) request_rate: Option<Duration>,
+    /// Break off a transfer that brings fewer bytes per second over 30 seconds, and go on over a new connection; 0 never does
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(DEFAULT_MIN_THROUGHPUT.get()))]
+    pub(crate) min_throughput: ByteSize,
+    /// Show the heads of all requests and answers on standard error, without what is secret in them
+    #[arg(long)]
+    pub(crate) http_trace: bool,
 }
 
 impl PlatformArgs {
@@ -146,6 +157,14 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds from 0 to 3600".into()),
+    }
+}
+
+/// The time between two requests, of how many there are per second.
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(Duration::from_secs_f64(rate.recip())),
+        _ => Err("expected a number of requests per second from 0.001 to 100000".into()),
     }
 }
 

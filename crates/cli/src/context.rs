@@ -1,6 +1,12 @@
 //! What every command works with: the store, its images, the catalogue, and how to find an image by what the user typed.
 
-use std::{env, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::sync::OnceCell;
@@ -17,7 +23,10 @@ use wharf_remotes::{
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, default_hosts_dirs},
 };
 
-use crate::args::{Global, PlatformArgs, RegistryArgs};
+use crate::{
+    args::{Global, PlatformArgs, RegistryArgs},
+    progress::{self, Progress},
+};
 
 /// The scheme of names that are in the store.
 pub(crate) const STORE_SCHEME: &str = "store";
@@ -27,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) catalogue: Catalogue,
     opened: OnceCell<Opened>,
+    /// What all settings are made of, so that whatever the command does it asks a host no more than is polite.
+    registries: RegistrySettings,
 }
 
 struct Opened {
@@ -36,7 +47,7 @@ struct Opened {
 
 impl Context {
     pub(crate) fn new(global: Global, catalogue: Catalogue) -> Self {
-        Self { global, catalogue, opened: OnceCell::new() }
+        Self { global, catalogue, opened: OnceCell::new(), registries: RegistrySettings::new() }
     }
 
     async fn opened(&self) -> Result<&Opened> {
@@ -111,21 +122,38 @@ impl Context {
         typed: &str,
         registry: &RegistryArgs,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        self.resolver_with(typed, settings(registry))
+        self.resolver_showing(typed, registry, &progress::warnings(&self.global))
     }
 
-    /// As [`Context::resolver`], for where something is pushed to, in chunks of so many bytes where that is asked for.
+    /// As [`Context::resolver`], with what happens shown among the progress of a command.
+    pub(crate) fn resolver_showing(
+        &self,
+        typed: &str,
+        registry: &RegistryArgs,
+        progress: &Progress,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
+        self.resolver_with(typed, self.settings(registry, progress), progress)
+    }
+
+    /// As [`Context::resolver_showing`], for where something is pushed to, in chunks of so many bytes where that is asked for.
     pub(crate) fn destination(
         &self,
         typed: &str,
         registry: &RegistryArgs,
         chunk: Option<NonZeroU64>,
+        progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        let settings = settings(registry);
-        self.resolver_with(typed, chunk.into_iter().fold(settings, RegistrySettings::with_upload_chunk))
+        let settings = self.settings(registry, progress);
+        let settings = chunk.into_iter().fold(settings, RegistrySettings::with_upload_chunk);
+        self.resolver_with(typed, settings, progress)
     }
 
-    fn resolver_with(&self, typed: &str, settings: RegistrySettings) -> Result<(Arc<dyn Resolver>, String)> {
+    fn resolver_with(
+        &self,
+        typed: &str,
+        settings: RegistrySettings,
+        progress: &Progress,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
         let mut known = self.catalogue.keys::<Transports>();
         known.push(STORE_SCHEME.into());
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -133,27 +161,50 @@ impl Context {
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
-        Ok((self.transport_with(location.scheme, settings)?, location.rest.to_owned()))
+        Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
     }
 
     /// The resolver of a transport.
-    pub(crate) fn transport(&self, scheme: &str, registry: &RegistryArgs) -> Result<Arc<dyn Resolver>> {
-        self.transport_with(scheme, settings(registry))
+    pub(crate) fn transport(
+        &self,
+        scheme: &str,
+        registry: &RegistryArgs,
+        progress: &Progress,
+    ) -> Result<Arc<dyn Resolver>> {
+        self.transport_with(scheme, self.settings(registry, progress), progress)
     }
 
-    fn transport_with(&self, scheme: &str, settings: RegistrySettings) -> Result<Arc<dyn Resolver>> {
+    fn transport_with(
+        &self,
+        scheme: &str,
+        settings: RegistrySettings,
+        progress: &Progress,
+    ) -> Result<Arc<dyn Resolver>> {
         let transport = self
             .catalogue
             .find::<Transports>(scheme)?
             .ok_or_else(|| Error::invalid_argument(format!("this program has no transport {scheme:?}")))?;
-        let options = TransportOptions::new().with_catalogue(self.catalogue.clone()).with(settings);
+        let options = TransportOptions::new()
+            .with_catalogue(self.catalogue.clone())
+            .with_sink(progress.sink())
+            .with(settings);
         transport.resolver(&options)
+    }
+
+    fn settings(&self, args: &RegistryArgs, progress: &Progress) -> RegistrySettings {
+        let mut settings = settings(self.registries.clone(), args);
+        // Room for every piece that is moved at once, also where one command reads and writes at the same host. The fields are set, as
+        // the methods would count what is asked apart from what these settings' clones ask.
+        let wanted = args.max_concurrent_downloads.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
+        settings.host_concurrency = settings.host_concurrency.max(wanted);
+        settings.request_interval = args.request_rate;
+        if args.http_trace { settings.with_trace(progress.http_trace()) } else { settings }
     }
 }
 
-fn settings(args: &RegistryArgs) -> RegistrySettings {
-    let mut settings =
-        RegistrySettings::new().with_retries(args.retry_times, Duration::from_secs_f64(args.retry_delay));
+fn settings(settings: RegistrySettings, args: &RegistryArgs) -> RegistrySettings {
+    let mut settings = settings.with_retries(args.retry_times, Duration::from_secs_f64(args.retry_delay));
+    settings.min_throughput = NonZeroU64::new(args.min_throughput.as_u64());
     if args.plain_http {
         settings = settings.with_plain_http();
     }

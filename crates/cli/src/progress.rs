@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::{self, IsTerminal},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,8 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use wharf_content::{Descriptor, Digest};
-use wharf_images::progress::{Event, Sink};
+use wharf_images::progress::{Event, Sink, Skip};
+use wharf_remotes::registry::{HttpEvent, HttpTrace};
 
 use crate::{
     args::{Global, ProgressMode},
@@ -44,12 +45,22 @@ pub(crate) fn start_pushing(global: &Global) -> Progress {
     start_moving(global, Direction::Out)
 }
 
+/// For commands that move nothing: what must be told however progress is shown.
+pub(crate) fn warnings(global: &Global) -> Progress {
+    let mode = if global.progress == ProgressMode::Json { ProgressMode::Json } else { ProgressMode::None };
+    start_as(global, Direction::In, mode)
+}
+
 fn start_moving(global: &Global, direction: Direction) -> Progress {
     let mode = match global.progress {
         ProgressMode::Auto if global.quiet || !io::stderr().is_terminal() => ProgressMode::None,
         ProgressMode::Auto => ProgressMode::Tty,
         mode => mode,
     };
+    start_as(global, direction, mode)
+}
+
+fn start_as(global: &Global, direction: Direction, mode: ProgressMode) -> Progress {
     let bars = (mode == ProgressMode::Tty).then(|| Bars::new(direction));
     let display = Display { mode, direction, quiet: global.quiet, moved: AtomicU64::new(0), bars };
     Progress { display: Arc::new(display), begun: Instant::now() }
@@ -61,13 +72,22 @@ impl Progress {
         Arc::clone(&self.display) as Arc<dyn Sink>
     }
 
+    /// Where what goes over the wire goes: among the progress, so that bars are not drawn over.
+    pub(crate) fn http_trace(&self) -> Arc<dyn HttpTrace> {
+        Arc::clone(&self.display) as Arc<dyn HttpTrace>
+    }
+
     /// Takes the bars away, and sums up what was done.
     pub(crate) fn finish(self, is_success: bool) {
         if let Some(bars) = &self.display.bars {
             bars.clear();
         }
+        let (bytes, elapsed) = (self.display.moved.load(Ordering::Relaxed), self.begun.elapsed());
+        if self.display.mode == ProgressMode::Json {
+            let (seconds, rate) = (elapsed.as_secs_f64(), rate(bytes, elapsed));
+            note(&json!({ "event": "finished", "success": is_success, "bytes": bytes, "seconds": seconds, "bytesPerSecond": rate }).to_string());
+        }
         if is_success && matches!(self.display.mode, ProgressMode::Tty | ProgressMode::Plain) {
-            let (bytes, elapsed) = (self.display.moved.load(Ordering::Relaxed), self.begun.elapsed());
             let moved = if self.display.direction == Direction::In { "received" } else { "sent" };
             note(&format!(
                 "{moved} {} in {:.1} s ({}/s)",
@@ -118,14 +138,36 @@ impl Sink for Display {
             _ => {
                 if let Some(bars) = &self.bars {
                     bars.event(event);
+                    // There is no bar of it, and everything may stand still for a while.
+                    if let (Event::Throttled { .. }, Some(line)) = (event, as_line(event, self.direction)) {
+                        self.say(&line);
+                    }
                 }
             }
         }
         if let (Some(warning), false) = (as_warning(event), self.quiet) {
-            match &self.bars {
-                Some(bars) => bars.multi.suspend(|| note(&warning)),
-                None => note(&warning),
-            }
+            self.say(&warning);
+        }
+    }
+}
+
+impl HttpTrace for Display {
+    fn http(&self, event: &HttpEvent<'_>) {
+        let text = event.to_string();
+        if self.mode == ProgressMode::Json {
+            note(&json!({ "event": "http", "text": text }).to_string());
+            return;
+        }
+        let lines: Vec<_> = text.lines().map(escape).collect();
+        self.say(&lines.join("\n"));
+    }
+}
+
+impl Display {
+    fn say(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.multi.suspend(|| note(text)),
+            None => note(text),
         }
     }
 }
@@ -162,6 +204,16 @@ fn as_line(event: &Event<'_>, direction: Direction) -> Option<String> {
         Event::Exists { descriptor } => part("exists", descriptor),
         Event::Mounted { descriptor, .. } => part("mounted", descriptor),
         Event::Done { descriptor } => part("done", descriptor),
+        Event::Skipped { descriptor, why } => Some(format!(
+            "{:<9} {} {} ({})",
+            "skipped",
+            short(&descriptor.digest),
+            size(descriptor.size),
+            why.as_str()
+        )),
+        Event::Throttled { host, wait } => {
+            Some(format!("waiting   {} asks to be left alone for {:.1} s", escape(host), wait.as_secs_f64()))
+        }
         _ => None,
     }
 }
@@ -187,15 +239,25 @@ fn as_json(event: &Event<'_>) -> Option<Value> {
         Event::Mounted { descriptor, from } => with(part("mounted", descriptor), "from", json!(from)),
         Event::Done { descriptor } => part("done", descriptor),
         Event::UnknownType { descriptor } => part("unknown-type", descriptor),
+        Event::Skipped { descriptor, why } => with(part("skipped", descriptor), "why", json!(why.as_str())),
+        Event::Extracted { descriptor, count } => {
+            json!({ "event": "extracted", "digest": descriptor.digest, "count": count })
+        }
+        Event::Throttled { host, wait } => {
+            json!({ "event": "throttled", "host": host, "seconds": wait.as_secs_f64() })
+        }
         Event::Warning { text } => json!({ "event": "warning", "text": text }),
         _ => return None,
     })
 }
 
-/// One bar for each transfer.
+const EXTRACTING: &str = "extracting";
+
+/// One bar for each transfer, and below them the time, the bytes and the rate of all.
 struct Bars {
     multi: MultiProgress,
     by_digest: Mutex<HashMap<Digest, ProgressBar>>,
+    footer: OnceLock<ProgressBar>,
     moving: &'static str,
 }
 
@@ -203,7 +265,7 @@ impl Bars {
     fn new(direction: Direction) -> Self {
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let moving = if direction == Direction::In { "downloading" } else { "uploading" };
-        Self { multi, by_digest: Mutex::default(), moving }
+        Self { multi, by_digest: Mutex::default(), footer: OnceLock::new(), moving }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, ProgressBar>> {
@@ -218,11 +280,23 @@ impl Bars {
         let style = ProgressStyle::with_template(
             "{prefix} {msg:11} [{bar:30}] {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12}",
         );
-        let bar = self.multi.add(ProgressBar::new(descriptor.size));
+        let bar = self.multi.insert_before(self.footer(), ProgressBar::new(descriptor.size));
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix(short(&descriptor.digest));
         bars.insert(descriptor.digest.clone(), bar.clone());
         bar
+    }
+
+    /// Where nothing is moved there is none.
+    fn footer(&self) -> &ProgressBar {
+        self.footer.get_or_init(|| {
+            let style =
+                ProgressStyle::with_template("{elapsed_precise} {decimal_bytes} {decimal_bytes_per_sec}");
+            let footer = self.multi.add(ProgressBar::no_length());
+            footer.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            footer.enable_steady_tick(Duration::from_millis(250));
+            footer
+        })
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -234,7 +308,24 @@ impl Bars {
                 // The rate is that of this run.
                 bar.reset_eta();
             }
-            Event::Bytes { descriptor, count } => self.bar(descriptor).inc(*count),
+            Event::Bytes { descriptor, count } => {
+                let bar = self.bar(descriptor);
+                // It may have been retrying.
+                bar.set_message(self.moving);
+                bar.inc(*count);
+                self.footer().inc(*count);
+            }
+            Event::Extracted { descriptor, count } => {
+                let bar = self.bar(descriptor);
+                if bar.message() != EXTRACTING {
+                    bar.set_message(EXTRACTING);
+                    bar.reset();
+                }
+                bar.inc(*count);
+            }
+            // Of what is for other platforms there is often much, and nobody asked for it.
+            Event::Skipped { why: Skip::OtherPlatform, .. } => {}
+            Event::Skipped { descriptor, .. } => self.end(descriptor, "skipped"),
             Event::Waiting { descriptor } => self.bar(descriptor).set_message("waiting"),
             Event::Retried { descriptor, .. } => self.bar(descriptor).set_message("retrying"),
             Event::Exists { descriptor } => self.end(descriptor, "exists"),
@@ -251,7 +342,88 @@ impl Bars {
     }
 
     fn clear(&self) {
+        if let Some(footer) = self.footer.get() {
+            footer.finish_and_clear();
+        }
         // A terminal that cannot be drawn on needs no clearing.
         drop(self.multi.clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_content::Error;
+
+    use super::*;
+
+    #[test]
+    fn every_event_has_its_line_and_its_object() {
+        let descriptor = &Descriptor::of("application/x-\u{1b}", b"content");
+        let (error, name) = (&Error::not_found("lost"), "r.example/a:1");
+        let digest = short(&descriptor.digest);
+        let wait = Duration::from_millis(1500);
+        for (event, line, what, more) in [
+            (
+                Event::Resolving { name },
+                Some("resolving r.example/a:1"),
+                "resolving",
+                json!({ "name": name }),
+            ),
+            (
+                Event::Started { descriptor, offset: 0 },
+                Some("fetching  # 7 B"),
+                "started",
+                json!({ "offset": 0 }),
+            ),
+            (
+                Event::Started { descriptor, offset: 3 },
+                Some("resuming  # 7 B"),
+                "started",
+                json!({ "offset": 3 }),
+            ),
+            (Event::Bytes { descriptor, count: 2 }, None, "bytes", json!({ "count": 2 })),
+            (
+                Event::Retried { descriptor, error },
+                Some("retrying  # 7 B"),
+                "retried",
+                json!({ "error": "lost" }),
+            ),
+            (Event::Waiting { descriptor }, Some("waiting   # 7 B"), "waiting", json!({ "size": 7 })),
+            (Event::Exists { descriptor }, Some("exists    # 7 B"), "exists", json!({})),
+            (
+                Event::Mounted { descriptor, from: "a" },
+                Some("mounted   # 7 B"),
+                "mounted",
+                json!({ "from": "a" }),
+            ),
+            (Event::Done { descriptor }, Some("done      # 7 B"), "done", json!({})),
+            (
+                Event::Skipped { descriptor, why: Skip::NotDistributable },
+                Some("skipped   # 7 B (not-distributable)"),
+                "skipped",
+                json!({ "why": "not-distributable" }),
+            ),
+            (Event::Extracted { descriptor, count: 2 }, None, "extracted", json!({ "count": 2 })),
+            (
+                Event::Throttled { host: "r.example", wait },
+                Some("waiting   r.example asks to be left alone for 1.5 s"),
+                "throttled",
+                json!({ "host": "r.example", "seconds": 1.5 }),
+            ),
+            (Event::UnknownType { descriptor }, None, "unknown-type", json!({ "size": 7 })),
+            (Event::Warning { text: "x" }, None, "warning", json!({ "text": "x" })),
+        ] {
+            assert_eq!(
+                as_line(&event, Direction::In),
+                line.map(|line| line.replace('#', &digest)),
+                "{event:?}"
+            );
+            let object = as_json(&event).expect("an object");
+            assert_eq!(object["event"], what);
+            for (key, value) in more.as_object().expect("an object") {
+                assert_eq!(&object[key], value, "{object}");
+            }
+            assert!(!object.to_string().contains('\u{1b}'), "{object}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     handler::{Flow, Handler},
     labels::{self, LabelKeys},
     platforms::Selection,
-    progress::{Event, Sink},
+    progress::{Event, Sink, Skip},
     reference::excerpt,
 };
 
@@ -285,7 +285,13 @@ impl Handler for Children {
             children = metadata;
         }
         if kind == Kind::Index {
+            let listed = self.sink.as_ref().map(|_| children.clone()).unwrap_or_default();
             children = self.selection.choose(descriptor, children)?;
+            if let Some(sink) = &self.sink {
+                for left_out in listed.iter().filter(|child| !children.contains(child)) {
+                    sink.event(&Event::Skipped { descriptor: left_out, why: Skip::OtherPlatform });
+                }
+            }
         }
         self.look_at(descriptor, &children, vouches)?;
         Ok(Flow::Children(children))

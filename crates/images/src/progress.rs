@@ -1,6 +1,6 @@
 //! Progress: what the libraries tell while they work, to whoever wants to show it.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use wharf_content::{Descriptor, Error};
 
@@ -74,11 +74,55 @@ pub enum Event<'a> {
         /// The content.
         descriptor: &'a Descriptor,
     },
+    /// A piece of content is left out.
+    Skipped {
+        /// What is left out.
+        descriptor: &'a Descriptor,
+        /// Why.
+        why: Skip,
+    },
+    /// Bytes of a layer were unpacked.
+    Extracted {
+        /// The layer.
+        descriptor: &'a Descriptor,
+        /// How many of its bytes, as they are stored, since the last event of this kind.
+        count: u64,
+    },
+    /// A place asks to be left alone for a while, and is.
+    Throttled {
+        /// The place.
+        host: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
     /// Something that a person should know.
     Warning {
         /// What it is. It may come from a stranger: escape it before it reaches a terminal.
         text: &'a str,
     },
+}
+
+/// Why a piece of content is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Skip {
+    /// It may not be distributed.
+    NotDistributable,
+    /// It is for another platform than those that were asked for.
+    OtherPlatform,
+    /// It is unpacked already.
+    Unpacked,
+}
+
+impl Skip {
+    /// A word for it, as events name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotDistributable => "not-distributable",
+            Self::OtherPlatform => "other-platform",
+            Self::Unpacked => "unpacked",
+        }
+    }
 }
 
 /// Ignores every event.

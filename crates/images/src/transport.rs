@@ -16,7 +16,7 @@ use wharf_content::{
     ByteStream, Catalogue, Descriptor, Digest, Error, Result, copying::Source, plugin::Point,
 };
 
-use crate::referrers::ReferrersProvider;
+use crate::{progress::Sink, referrers::ReferrersProvider};
 
 /// What a name was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,12 +222,13 @@ pub struct TransportOptions {
     /// The catalogue of the caller.
     pub catalogue: Catalogue,
     settings: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    sink: Option<Arc<dyn Sink>>,
 }
 
 impl TransportOptions {
     /// No settings, and the catalogue that is linked.
     pub fn new() -> Self {
-        Self { catalogue: Catalogue::linked().clone(), settings: HashMap::new() }
+        Self { catalogue: Catalogue::linked().clone(), settings: HashMap::new(), sink: None }
     }
 
     /// Uses this catalogue.
@@ -242,6 +243,19 @@ impl TransportOptions {
     pub fn with<T: Any + Send + Sync>(mut self, settings: T) -> Self {
         self.settings.insert(TypeId::of::<T>(), Arc::new(settings));
         self
+    }
+
+    /// Has the transport tell there what happens to it beside what its callers see: transfers that break and are taken up again, places
+    /// that want to be left alone for a while, their warnings.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Where the transport tells what happens, where somebody wants to know.
+    pub fn sink(&self) -> Option<&Arc<dyn Sink>> {
+        self.sink.as_ref()
     }
 
     /// The settings of type `T`.

@@ -1,6 +1,6 @@
 //! What went wrong at a registry: the facts that a caller can act on, and never a secret.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use wharf_content::{Error, ErrorKind};
 
@@ -23,6 +23,9 @@ pub struct RemoteError {
     /// Whether TLS failed: an unknown certificate, or a server that speaks something else.
     pub is_tls: bool,
     retryable: bool,
+    slow: bool,
+    /// Milliseconds, so that errors stay small.
+    waited: u32,
 }
 
 impl RemoteError {
@@ -37,6 +40,8 @@ impl RemoteError {
             message: None,
             is_tls: false,
             retryable: false,
+            slow: false,
+            waited: 0,
         }
     }
 
@@ -60,6 +65,30 @@ impl RemoteError {
     pub fn with_retryable(mut self) -> Self {
         self.retryable = true;
         self
+    }
+
+    /// Says that bytes flowed, but too few.
+    #[must_use]
+    pub fn with_slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
+    /// Whether bytes flowed, but too few. Then progress is no sign that another try helps.
+    pub fn is_slow(&self) -> bool {
+        self.slow
+    }
+
+    /// Sets how long was waited between the tries.
+    #[must_use]
+    pub fn with_waited(mut self, waited: Duration) -> Self {
+        self.waited = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// How long was waited between the tries.
+    pub fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited.into())
     }
 
     /// Whether the same request may succeed later.
@@ -112,8 +141,13 @@ impl fmt::Display for RemoteError {
                 write!(f, " ({message})")?;
             }
         }
-        if self.attempts > 1 {
-            write!(f, " (after {} tries)", self.attempts)?;
+        match (self.attempts, self.waited) {
+            (..=1, _) => {}
+            (tries, 0) => write!(f, " (after {tries} tries)")?,
+            (tries, _) => {
+                let seconds = self.waited().as_secs_f64();
+                write!(f, " (after {tries} tries and {seconds:.1} s of waiting)")?;
+            }
         }
         Ok(())
     }
@@ -149,6 +183,8 @@ mod tests {
             error.to_string(),
             "GET https://h/v2/: the registry answered 404 Not Found; NAME_UNKNOWN (no such repository) (after 3 tries)"
         );
+        let error = error.with_waited(Duration::from_millis(1250));
+        assert!(error.to_string().ends_with("(after 3 tries and 1.2 s of waiting)"), "{error}");
         let wrapped = error.clone().into_error("cannot resolve x");
         assert_eq!(RemoteError::of(&wrapped), Some(&error));
     }

@@ -3,6 +3,7 @@
 //! Redirects are followed by this module and not by the HTTP client, so that credentials stay with the origin that they belong to.
 //! Bodies are never decoded: the bytes on the wire are the bytes that are hashed. HTTP/1.1 only, which is the faster one for blobs.
 
+mod answer;
 mod challenge;
 mod client;
 mod connections;
@@ -11,17 +12,22 @@ mod failure;
 mod fetcher;
 mod host;
 mod hosts;
+mod limits;
 mod listing;
 mod pages;
 mod payload;
 mod pusher;
 mod referrers;
 mod resolver;
+mod secrets;
 mod settings;
 mod tags;
+mod throughput;
 mod tls;
 mod token;
+mod trace;
 mod upload;
+mod wire;
 
 use std::sync::Arc;
 
@@ -30,7 +36,8 @@ use wharf_images::transport::{Resolver, Transport, TransportOptions};
 
 pub use hosts::{RegistriesConf, default_hosts_dirs};
 pub use resolver::RegistryResolver;
-pub use settings::{ClientCertificate, RegistrySettings, Scheme};
+pub use settings::{ClientCertificate, DEFAULT_HOST_CONCURRENCY, DEFAULT_MIN_THROUGHPUT, RegistrySettings, Scheme};
+pub use trace::{HttpEvent, HttpTrace};
 
 wharf_images::register_transport! { name: "registry", keys: ["docker"], make: Registry }
 
@@ -40,7 +47,10 @@ struct Registry;
 
 impl Transport for Registry {
     fn resolver(&self, options: &TransportOptions) -> Result<Arc<dyn Resolver>> {
-        let settings = options.settings::<RegistrySettings>().cloned().unwrap_or_default();
+        let mut settings = options.settings::<RegistrySettings>().cloned().unwrap_or_default();
+        if let Some(sink) = options.sink() {
+            settings = settings.with_sink(Arc::clone(sink));
+        }
         Ok(Arc::new(RegistryResolver::new(settings).with_catalogue(options.catalogue.clone())))
     }
 }

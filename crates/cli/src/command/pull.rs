@@ -72,12 +72,12 @@ impl Pull {
             .map(|directory| verifiers(Path::new(directory)))
             .transpose()?
             .flatten();
-        let (resolver, name) = context.resolver(&self.reference, &self.registry)?;
+        let progress = progress::start(&context.global);
+        let (resolver, name) = context.resolver_showing(&self.reference, &self.registry, &progress)?;
         let (store, images) = (context.store().await?, context.images().await?);
         if let Some(id) = &self.lease {
             lease::demand(store.as_ref(), id).await?;
         }
-        let progress = progress::start(&context.global);
         let mut options = PullOptions::new()
             .with_selection(selection)
             .with_labels(labels)

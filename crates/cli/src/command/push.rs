@@ -60,11 +60,11 @@ impl Push {
         };
         let image = context.image(&self.name).await?;
         let typed = self.reference.as_deref().unwrap_or(&image.name);
-        let (resolver, name) = context.destination(typed, &self.registry, self.chunk_size)?;
+        let progress = progress::start_pushing(&context.global);
+        let (resolver, name) = context.destination(typed, &self.registry, self.chunk_size, &progress)?;
         let reference = Reference::parse(&name).map_err(|error| self.no_destination(error))?;
         let store = context.store().await?;
 
-        let progress = progress::start_pushing(&context.global);
         let mut options = PushOptions::new()
             .with_portion(portion)
             .with_concurrency(self.registry.max_concurrent_downloads)

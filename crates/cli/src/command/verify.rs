@@ -66,8 +66,8 @@ impl Verify {
             count(report.images.len() as u64, "image")
         );
         let repaired = if self.repair && !report.is_clean() {
-            let resolver = context.transport(DEFAULT_TRANSPORT, &self.registry)?;
             let progress = progress::start(&context.global);
+            let resolver = context.transport(DEFAULT_TRANSPORT, &self.registry, &progress)?;
             let options = RepairOptions::new()
                 .with_concurrency(self.registry.max_concurrent_downloads)
                 .with_catalogue(context.catalogue.clone())

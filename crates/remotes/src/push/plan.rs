@@ -12,8 +12,12 @@ use std::{
 use async_trait::async_trait;
 use wharf_content::{Descriptor, Digest, Error, ErrorKind, Provider, Result};
 use wharf_images::{
-    Flow, Handler, Kind, Role, Selection, decode, decode::kind, image, media_types, progress::Event,
-    transport::Place, walk,
+    Flow, Handler, Kind, Role, Selection, decode,
+    decode::kind,
+    image, media_types,
+    progress::{Event, Skip},
+    transport::Place,
+    walk,
 };
 
 use super::{Portion, PushOptions};
@@ -167,6 +171,7 @@ impl Handler for Finder {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
         if !self.options.non_distributable && media_types::is_non_distributable(&descriptor.media_type) {
             self.found().skipped += 1;
+            self.options.sink.event(&Event::Skipped { descriptor, why: Skip::NotDistributable });
             return Ok(Flow::Skip);
         }
         match self.provider.reader(descriptor).await {
@@ -195,7 +200,11 @@ impl Handler for Finder {
         }
         let mut children = decoded.descriptors();
         if kind(&descriptor.media_type, catalogue)? == Some(Kind::Index) {
+            let listed = children.clone();
             children = self.selection.choose(descriptor, children)?;
+            for left_out in listed.iter().filter(|child| !children.contains(child)) {
+                self.options.sink.event(&Event::Skipped { descriptor: left_out, why: Skip::OtherPlatform });
+            }
         }
         let mut found = self.found();
         for child in &children {

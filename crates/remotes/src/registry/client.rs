@@ -4,25 +4,29 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use reqwest::{
-    Method, RequestBuilder, Response, StatusCode, Url,
+    Method, RequestBuilder, StatusCode, Url,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
-        HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
+        LOCATION, RANGE, WWW_AUTHENTICATE,
     },
 };
 use tokio::sync::Mutex;
-use wharf_content::{Error, Result, backoff::Backoff};
+use wharf_content::{Descriptor, Error, Result, backoff::Backoff};
+use wharf_images::progress::{Event, Sink};
 
 use super::{
+    answer::Answer,
     challenge::{self, Challenge},
     connections::Connections,
-    failure,
+    failure::{self, Unread},
     host::{Origin, may_lead_to},
     hosts::Host,
     payload::Payload,
     settings::RegistrySettings,
     token::{Grant, Tokens},
+    wire::{Wire, retry_after},
 };
 use crate::error::RemoteError;
 
@@ -34,7 +38,7 @@ const MAX_AUTHORISATIONS: usize = 3;
 /// One host of the registry API: one origin.
 #[derive(Debug)]
 pub(super) struct Client {
-    connections: Connections,
+    wire: Wire,
     base: Url,
     /// Headers for the host's own origin.
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -77,9 +81,10 @@ impl Client {
         settings.connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);
         settings.idle_timeout = host.idle_timeout.unwrap_or(settings.idle_timeout);
         let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
+        let wire = Wire::new(connections, settings.clone());
         let (tokens, challenge) = (Tokens::default(), Mutex::new(None));
         let (base, headers, namespace) = (host.base.clone(), host.headers.clone(), host.namespace.clone());
-        Ok(Self { connections, base, headers, namespace, settings, tokens, challenge })
+        Ok(Self { wire, base, headers, namespace, settings, tokens, challenge })
     }
 
     /// The URL of a path below the base, or of a whole URL, which stays as it is.
@@ -110,35 +115,55 @@ impl Client {
         &self.base
     }
 
+    /// Where is told what happens.
+    pub(super) fn sink(&self) -> &dyn Sink {
+        self.settings.sink.as_ref()
+    }
+
     /// Sends a request until it is answered with success, or with an error that another try does not mend.
+    ///
+    /// A POST is sent again like anything else: it begins an upload, and one that nobody goes on with is forgotten by the registry.
     ///
     /// # Errors
     /// A [`RemoteError`] within, of the last answer.
-    pub(super) async fn send(&self, ask: &Ask) -> Result<Response> {
+    pub(super) async fn send(&self, ask: &Ask) -> Result<Answer> {
         let mut retries = self.retries();
         loop {
             match self.send_once(ask).await {
-                Ok(response) => return Ok(response),
+                Ok(answer) => return Ok(answer),
                 Err(failed) => retries.wait(failed).await?,
             }
         }
     }
 
-    /// Sends a request once, apart from redirects and authorisation.
-    pub(super) async fn send_once(&self, ask: &Ask) -> Result<Response, Failed> {
-        let url = self.url(&ask.path).map_err(Failed::Final)?;
-        let response = self.authorised(ask, &url).await?;
-        if response.status().is_success() {
-            return Ok(response);
+    /// As [`Client::send`], and reads the body, of at most `limit` bytes; one that breaks is asked for again.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a larger one.
+    pub(super) async fn read(&self, ask: &Ask, limit: u64) -> Result<(Answer, Bytes)> {
+        let mut retries = self.retries();
+        loop {
+            let failed = match self.send_once(ask).await {
+                Ok(mut answer) => match failure::read_body(&mut answer, limit).await {
+                    Ok(body) => return Ok((answer, body)),
+                    Err(Unread::Broken(failed)) => failed.into(),
+                    Err(Unread::TooLarge(error)) => return Err(error),
+                },
+                Err(failed) => failed,
+            };
+            retries.wait(failed).await?;
         }
-        let retry_after = retry_after(response.headers(), SystemTime::now());
-        let request = failure::describe(ask.method.as_str(), &url);
-        let status = response.status().as_u16();
-        let told = failure::of_response(response, &request);
-        let failed = tokio::time::timeout(self.settings.idle_timeout, told).await;
-        let failed =
-            failed.unwrap_or_else(|_| RemoteError::new(failure::host(&url), request).with_status(status));
-        Err(Failed::Remote(Box::new(failed), retry_after))
+    }
+
+    /// Sends a request once, apart from redirects and authorisation.
+    pub(super) async fn send_once(&self, ask: &Ask) -> Result<Answer, Failed> {
+        let url = self.url(&ask.path).map_err(Failed::Final)?;
+        let answer = self.authorised(ask, &url).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let retry_after = retry_after(answer.headers(), SystemTime::now());
+        Err(Failed::Remote(Box::new(failure::of_answer(answer).await), retry_after))
     }
 
     /// Finds out whether there is anybody, whatever the answer.
@@ -161,11 +186,11 @@ impl Client {
     pub(super) fn retries(&self) -> Retries<'_> {
         let settings = &self.settings;
         let backoff = Backoff::new(settings.retry_delay, settings.max_retry_delay);
-        Retries { settings, backoff, attempts: 1 }
+        Retries { settings, backoff, attempts: 1, slow: 0, waited: Duration::ZERO, about: None }
     }
 
     /// Sends a request with what the registry is known to ask for, and again for each new challenge.
-    async fn authorised(&self, ask: &Ask, url: &Url) -> Result<Response, Failed> {
+    async fn authorised(&self, ask: &Ask, url: &Url) -> Result<Answer, Failed> {
         let mut answered = self.challenge.lock().await.clone();
         let mut authorization = self.authorization(ask, answered.as_ref(), None).await?;
         let mut renewed = false;
@@ -214,8 +239,7 @@ impl Client {
         let grant = Grant { realm: realm.clone(), service: service.clone(), scopes };
         let refused =
             refused.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-        let http = self.connections.http(&Url::parse(&grant.realm).unwrap_or_else(|_| self.base.clone()));
-        let token = self.tokens.token(http, &self.base, &grant, refused).await.map_err(Failed::Final)?;
+        let token = self.tokens.token(&self.wire, &self.base, &grant, refused).await.map_err(Failed::of)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Failed::Final(Error::internal("a checked token is not a header")))?;
         value.set_sensitive(true);
@@ -228,16 +252,12 @@ impl Client {
         ask: &Ask,
         url: &Url,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Response, Failed> {
+    ) -> Result<Answer, Failed> {
         let origin = Origin::of(&self.base);
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let request = failure::describe(ask.method.as_str(), &at);
-            let http = match ask.payload {
-                Some(_) => self.connections.uploader(&at),
-                None => self.connections.http(&at),
-            };
-            let mut builder = http.request(ask.method.clone(), at.clone());
+            let mut builder = self.wire.request(ask.method.clone(), at.clone());
             if let Some(accept) = ask.accept {
                 builder = builder.header(ACCEPT, accept);
             }
@@ -256,10 +276,9 @@ impl Client {
                 builder = builder.header(name, value);
             }
             let response = match &ask.payload {
-                None => builder.send().await.map_err(|error| failure::transport(&at, &request, &error))?,
-                Some(payload) => self.upload(builder, payload, &at).await?,
+                None => self.wire.send(builder).await?,
+                Some(payload) => self.upload(builder, payload).await?,
             };
-            tracing::debug!(status = response.status().as_u16(), "{request}");
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
@@ -289,7 +308,7 @@ impl Client {
 
 impl Client {
     /// Sends a request with its payload.
-    async fn upload(&self, builder: RequestBuilder, payload: &Payload, at: &Url) -> Result<Response, Failed> {
+    async fn upload(&self, builder: RequestBuilder, payload: &Payload) -> Result<Answer, Failed> {
         let mut builder =
             builder.header(CONTENT_LENGTH, payload.len()).header(CONTENT_TYPE, payload.media_type());
         if let Some(range) = payload.range() {
@@ -302,19 +321,7 @@ impl Client {
                     .with_source(error),
             )
         })?;
-        let described = failure::describe(request.method().as_str(), at);
-        let answer = tokio::select! {
-            answer = self.connections.uploader(at).execute(request) => answer,
-            () = payload.stalled(self.settings.idle_timeout) => {
-                let failed = RemoteError::new(failure::host(at), described).with_retryable();
-                return Err(failed.with_message("the registry stopped taking what is sent, and said nothing").into());
-            }
-        };
-        answer.map_err(|error| match payload.take_error() {
-            // A body that cannot be read is no fault of the registry or of the way to it.
-            Some(error) => Failed::Final(error),
-            None => failure::transport(at, &described, &error).into(),
-        })
+        self.wire.upload(request, payload).await
     }
 }
 
@@ -328,6 +335,14 @@ pub(super) enum Failed {
 }
 
 impl Failed {
+    /// An error that may be one of a host that another try mends.
+    pub(super) fn of(error: Error) -> Self {
+        match RemoteError::of(&error).filter(|failed| failed.is_retryable()) {
+            Some(failed) => Self::Remote(Box::new(failed.clone()), None),
+            None => Self::Final(error),
+        }
+    }
+
     /// The status that was answered.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
@@ -348,9 +363,20 @@ pub(super) struct Retries<'a> {
     settings: &'a RegistrySettings,
     backoff: Backoff,
     attempts: u32,
+    /// How often it was too slow, whatever it brought.
+    slow: u32,
+    waited: Duration,
+    /// What is moved, where that is told when it is taken up again.
+    about: Option<&'a Descriptor>,
 }
 
-impl Retries<'_> {
+impl<'a> Retries<'a> {
+    /// Tells of each new try that it is one at this content.
+    pub(super) fn about(mut self, descriptor: &'a Descriptor) -> Self {
+        self.about = Some(descriptor);
+        self
+    }
+
     /// Waits before the next try.
     ///
     /// # Errors
@@ -360,22 +386,28 @@ impl Retries<'_> {
             Failed::Remote(failed, retry_after) => (*failed, retry_after),
             Failed::Final(error) => return Err(error),
         };
-        if !failed.is_retryable() || self.attempts > self.settings.retries {
-            failed.attempts = self.attempts;
+        self.slow += u32::from(failed.is_slow());
+        if !failed.is_retryable() || self.attempts.max(self.slow) > self.settings.retries {
+            failed.attempts = self.attempts.max(self.slow);
             let context = format!("the registry {} did not answer as it should", failed.host);
-            return Err(failed.into_error(context));
+            return Err(failed.with_waited(self.waited).into_error(context));
         }
         let wait = self.backoff.wait_at_least_half().max(retry_after.unwrap_or_default());
         let wait = wait.min(self.settings.max_retry_delay);
         tracing::debug!(error = %failed, attempts = self.attempts, ?wait, "the request is sent again");
+        if let Some(descriptor) = self.about {
+            let error = failed.into_error("the transfer broke");
+            self.settings.sink.event(&Event::Retried { descriptor, error: &error });
+        }
         tokio::time::sleep(wait).await;
         self.attempts += 1;
+        self.waited += wait;
         Ok(())
     }
 
     /// Begins to count anew, since the last try brought the work on.
     pub(super) fn advanced(&mut self) {
-        self.attempts = 1;
+        (self.attempts, self.waited) = (1, Duration::ZERO);
         self.backoff = Backoff::new(self.settings.retry_delay, self.settings.max_retry_delay);
     }
 }
@@ -392,37 +424,4 @@ fn sets(ask: &Ask, authorization: Option<&HeaderValue>, name: &HeaderName) -> bo
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// How long the server asks to wait: seconds or a date. What makes no sense is left out.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_in_every_form() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").expect("a date");
-        for (value, expected) in [
-            ("3", Some(3)),
-            ("86400", Some(86400)),
-            ("-1", None),
-            ("junk", None),
-            ("", None),
-            ("99999999999999999999", None),
-            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
-            ("Sun, 06 Nov 1994 08:49:27 GMT", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().expect("a header"));
-            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
-        }
-    }
 }

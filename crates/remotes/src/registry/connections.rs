@@ -8,8 +8,6 @@
 //!
 //! Headers are no matter of these clients: who sends a request sets those that are for where it goes.
 
-use std::time::Duration;
-
 use reqwest::{Url, redirect::Policy};
 use rustls::{ClientConfig, crypto::aws_lc_rs};
 use wharf_content::{Error, Result};
@@ -26,17 +24,9 @@ const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(super) struct Connections {
     origin: Origin,
-    own: Pair,
-    elsewhere: Pair,
-    loopback: Pair,
-}
-
-#[derive(Clone, Debug)]
-struct Pair {
-    /// For requests without a body.
-    http: reqwest::Client,
-    /// Without a limit on silence: the other one's ends an upload that takes longer than it, however well it goes.
-    uploader: reqwest::Client,
+    own: reqwest::Client,
+    elsewhere: reqwest::Client,
+    loopback: reqwest::Client,
 }
 
 impl Connections {
@@ -53,18 +43,19 @@ impl Connections {
         let has_identity = identity.is_some();
         let anonymous = tls::config(settings, None)?;
         let own = if has_identity { tls::config(settings, identity)? } else { anonymous.clone() };
-        let elsewhere = Pair::new(settings, &anonymous, Proxies::Environment)?;
-        let loopback = Pair::new(settings, &anonymous, Proxies::None)?;
+        let elsewhere = client(settings, &anonymous, Proxies::Environment)?;
+        let loopback = client(settings, &anonymous, Proxies::None)?;
         let own = match (has_identity, is_loopback(base)) {
             (false, true) => loopback.clone(),
             (false, false) => elsewhere.clone(),
-            (true, true) => Pair::new(settings, &own, Proxies::None)?,
-            (true, false) => Pair::new(settings, &own, Proxies::Environment)?,
+            (true, true) => client(settings, &own, Proxies::None)?,
+            (true, false) => client(settings, &own, Proxies::Environment)?,
         };
         Ok(Self { origin: Origin::of(base), own, elsewhere, loopback })
     }
 
-    fn pair(&self, url: &Url) -> &Pair {
+    /// The client for a request to `url`.
+    pub(super) fn http(&self, url: &Url) -> &reqwest::Client {
         if Origin::of(url) == self.origin {
             &self.own
         } else if is_loopback(url) {
@@ -72,16 +63,6 @@ impl Connections {
         } else {
             &self.elsewhere
         }
-    }
-
-    /// The client for a request to `url` that has no body.
-    pub(super) fn http(&self, url: &Url) -> &reqwest::Client {
-        &self.pair(url).http
-    }
-
-    /// The client for a request to `url` that has a body.
-    pub(super) fn uploader(&self, url: &Url) -> &reqwest::Client {
-        &self.pair(url).uploader
     }
 }
 
@@ -91,23 +72,16 @@ enum Proxies {
     None,
 }
 
-impl Pair {
-    fn new(settings: &RegistrySettings, tls: &ClientConfig, proxies: Proxies) -> Result<Self> {
-        let build = |silence: Option<Duration>| {
-            let builder = reqwest::Client::builder()
-                .user_agent(USER_AGENT)
-                .redirect(Policy::none())
-                .http1_only()
-                .connect_timeout(settings.connect_timeout)
-                .tls_backend_preconfigured(tls.clone());
-            let builder = if proxies == Proxies::None { builder.no_proxy() } else { builder };
-            let builder = silence.into_iter().fold(builder, reqwest::ClientBuilder::read_timeout);
-            builder
-                .build()
-                .map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))
-        };
-        Ok(Self { http: build(Some(settings.idle_timeout))?, uploader: build(None)? })
-    }
+/// How long may be waited for what is not left to this client, which knows nothing of bodies that are sent.
+fn client(settings: &RegistrySettings, tls: &ClientConfig, proxies: Proxies) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .http1_only()
+        .connect_timeout(settings.connect_timeout)
+        .tls_backend_preconfigured(tls.clone());
+    let builder = if proxies == Proxies::None { builder.no_proxy() } else { builder };
+    builder.build().map_err(|error| Error::internal("the HTTP client cannot be set up").with_source(error))
 }
 
 fn is_loopback(url: &Url) -> bool {

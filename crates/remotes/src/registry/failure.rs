@@ -3,15 +3,13 @@
 use std::error::Error as StdError;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Response, Url};
+use reqwest::Url;
 use serde::Deserialize;
-use wharf_content::Result;
+use wharf_content::{Error, Result};
 
-use super::host::redacted;
+use super::{answer::Answer, host::redacted};
 use crate::error::RemoteError;
 
-/// The most bytes of an error's body that are read (containerd: `core/remotes/errors/errors.go`).
-const MAX_ERROR_LEN: u64 = 64_000;
 /// How many of the registry's own errors are told.
 const MAX_DETAILS: usize = 8;
 
@@ -75,14 +73,19 @@ struct Entry {
     message: String,
 }
 
-/// The error of an answer whose status is one, with what its body says.
-pub(super) async fn of_response(response: Response, request: &str) -> RemoteError {
-    let mut failed = RemoteError::new(host(response.url()), request).with_status(response.status().as_u16());
-    if let Ok(body) = read_prefix(response, MAX_ERROR_LEN).await
+/// The error of an answer whose status is one, with what its body says. What the registry quotes of the request's secrets is left out.
+pub(super) async fn of_answer(mut answer: Answer) -> RemoteError {
+    let status = answer.status().as_u16();
+    let mut failed = RemoteError::new(host(answer.url()), answer.request()).with_status(status);
+    if let Ok(Some(body)) = answer.chunk().await
         && let Ok(Body { errors }) = serde_json::from_slice(&body)
     {
-        failed.details =
-            errors.into_iter().take(MAX_DETAILS).map(|entry| (cut(entry.code), cut(entry.message))).collect();
+        let told = |text: String| cut(answer.secrets().scrub(&text).into_owned());
+        failed.details = errors
+            .into_iter()
+            .take(MAX_DETAILS)
+            .map(|entry| (told(entry.code), told(entry.message)))
+            .collect();
     }
     failed
 }
@@ -92,39 +95,40 @@ fn cut(text: String) -> String {
     if text.chars().count() <= MOST { text } else { text.chars().take(MOST).chain(['…']).collect() }
 }
 
-async fn read_prefix(mut response: Response, limit: u64) -> Result<Bytes, reqwest::Error> {
+/// Why there is no whole body.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It broke, which another try may mend.
+    Broken(RemoteError),
+    /// It is too large.
+    TooLarge(Error),
+}
+
+impl From<Unread> for Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Broken(failed) => {
+                let context = format!("cannot read the answer of {}", failed.host);
+                failed.into_error(context)
+            }
+            Unread::TooLarge(error) => error,
+        }
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(super) async fn read_body(answer: &mut Answer, limit: u64) -> Result<Bytes, Unread> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = answer.chunk().await.map_err(Unread::Broken)? {
         body.extend_from_slice(&chunk);
-        if body.len() as u64 >= limit {
-            break;
+        if body.len() as u64 > limit {
+            let host = host(answer.url());
+            let failed = RemoteError::new(&*host, answer.request())
+                .with_status(answer.status().as_u16())
+                .with_message(format!("the body is larger than the {limit} bytes that are read of it"));
+            let error = Error::failed_precondition(format!("the answer of {host} is too large"));
+            return Err(Unread::TooLarge(error.with_source(failed)));
         }
     }
     Ok(body.freeze())
-}
-
-/// Reads a whole body.
-///
-/// # Errors
-/// `FailedPrecondition` for one of more than `limit` bytes; `Unavailable` for one that breaks.
-pub(super) async fn read_body(mut response: Response, limit: u64, request: &str) -> Result<Bytes> {
-    let url = response.url().clone();
-    let mut body = BytesMut::new();
-    loop {
-        let chunk = response.chunk().await.map_err(|error| {
-            transport(&url, request, &error).into_error(format!("cannot read the answer of {}", host(&url)))
-        })?;
-        let Some(chunk) = chunk else { return Ok(body.freeze()) };
-        body.extend_from_slice(&chunk);
-        if body.len() as u64 > limit {
-            let failed = RemoteError::new(host(&url), request)
-                .with_status(response.status().as_u16())
-                .with_message(format!("the body is larger than the {limit} bytes that are read of it"));
-            return Err(wharf_content::Error::failed_precondition(format!(
-                "the answer of {} is too large",
-                host(&url)
-            ))
-            .with_source(failed));
-        }
-    }
 }

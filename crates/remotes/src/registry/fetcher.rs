@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE},
 };
 use wharf_content::{ByteStream, Catalogue, Descriptor, Digest, Error, Result};
-use wharf_images::{Reference, decode, transport::Fetcher};
+use wharf_images::{Reference, decode, progress::Event, transport::Fetcher};
 
 use super::{
+    answer::Answer,
     client::{Ask, Client},
     failover::{self, Open, Sources},
     failure,
@@ -52,9 +53,9 @@ impl RegistryFetcher {
 impl Fetcher for RegistryFetcher {
     async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream> {
         let endpoints = self.endpoints(descriptor)?;
-        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+        let descriptor = descriptor.clone();
         let open: Open = Box::new(move |client, path, offset| {
-            Box::pin(open_at(client, path, endpoints, digest.clone(), size, offset))
+            Box::pin(open_at(client, path, endpoints, descriptor.clone(), offset))
         });
         Arc::clone(&self.sources).open(offset, open).await
     }
@@ -93,20 +94,21 @@ async fn open_at(
     client: Arc<Client>,
     path: Arc<str>,
     endpoints: &'static [&'static str],
-    digest: Digest,
-    size: u64,
+    descriptor: Descriptor,
     offset: u64,
 ) -> Result<ByteStream> {
     let mut absent = None;
     for endpoint in endpoints {
         let transfer = Transfer {
             client: Arc::clone(&client),
-            path: format!("{path}/{endpoint}/{digest}"),
+            descriptor: descriptor.clone(),
+            path: format!("{path}/{endpoint}/{}", descriptor.digest),
             is_manifest: *endpoint == "manifests",
             scope: pull_scope(&path),
-            size,
+            size: descriptor.size,
             at: offset,
             breaks: 0,
+            slow: 0,
         };
         match transfer.open().await {
             Ok(response) => return Ok(transfer.stream(response)),
@@ -116,23 +118,26 @@ async fn open_at(
             Err(error) => return Err(error),
         }
     }
-    Err(absent.unwrap_or_else(|| Error::not_found(format!("content {digest} was not found"))))
+    Err(absent.unwrap_or_else(|| Error::not_found(format!("content {} was not found", descriptor.digest))))
 }
 
 /// One transfer and how far it is.
 struct Transfer {
     client: Arc<Client>,
+    descriptor: Descriptor,
     path: String,
     is_manifest: bool,
     scope: String,
     size: u64,
     at: u64,
     breaks: u32,
+    /// How often it was too slow, whatever it brought.
+    slow: u32,
 }
 
 /// An answer, and how many of its bytes are there already.
 struct Opened {
-    response: Response,
+    response: Answer,
     discard: u64,
 }
 
@@ -215,21 +220,20 @@ impl Transfer {
                 Ok(None) => None,
                 Err(error) => Some(error),
             };
-            let url = current.response.url().clone();
-            let request = failure::describe("GET", &url);
-            let failed = match broken {
-                Some(error) => failure::transport(&url, &request, &error),
-                None => RemoteError::new(failure::host(&url), request)
+            let mut failed = broken.unwrap_or_else(|| {
+                RemoteError::new(failure::host(current.response.url()), current.response.request())
                     .with_retryable()
-                    .with_message(format!("the body ended after {} of {} bytes", self.at, self.size)),
-            };
+                    .with_message(format!("the body ended after {} of {} bytes", self.at, self.size))
+            });
             self.breaks += 1;
-            if self.breaks > MAX_BREAKS || !failed.is_retryable() {
-                let mut failed = failed;
-                failed.attempts = self.breaks;
+            self.slow += u32::from(failed.is_slow());
+            if self.breaks.max(self.slow) > MAX_BREAKS || !failed.is_retryable() {
+                failed.attempts = self.breaks.max(self.slow);
                 return Err(failed.into_error("the transfer broke"));
             }
             tracing::debug!(error = %failed, at = self.at, "the transfer goes on over a new connection");
+            let error = failed.into_error("the transfer broke");
+            self.client.sink().event(&Event::Retried { descriptor: &self.descriptor, error: &error });
             *opened = None;
         }
     }

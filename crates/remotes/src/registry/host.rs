@@ -104,6 +104,10 @@ pub(super) fn redacted(url: &Url) -> String {
         let pairs: Vec<(String, String)> = url
             .query_pairs()
             .map(|(key, value)| {
+                if value.is_empty() {
+                    // A parameter without a value may be a secret as a whole.
+                    return ("REDACTED".to_owned(), String::new());
+                }
                 let value = if key == "ns" { value.into_owned() } else { "REDACTED".to_owned() };
                 (key.into_owned(), value)
             })
@@ -171,5 +175,6 @@ mod tests {
     fn what_is_shown_has_no_secrets() {
         let shown = redacted(&url("https://u:canary@a/x?X-Amz-Signature=canary&ns=docker.io#canary"));
         assert_eq!(shown, "https://a/x?X-Amz-Signature=REDACTED&ns=docker.io");
+        assert_eq!(redacted(&url("https://a/x?canary&b=canary")), "https://a/x?REDACTED=&b=REDACTED");
     }
 }

@@ -15,7 +15,6 @@ use wharf_content::{Error, Result};
 
 use super::{
     client::{Ask, Client},
-    failure,
     host::{Origin, redacted},
 };
 
@@ -48,10 +47,8 @@ impl<'a> Pages<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<(HeaderMap, Bytes)>> {
         let Some(ask) = self.ask.take() else { return Ok(None) };
         self.trail.enter(&self.client.url(&ask.path)?)?;
-        let response = self.client.send(&ask).await?;
-        let request = failure::describe("GET", response.url());
-        let (url, headers) = (response.url().clone(), response.headers().clone());
-        let body = failure::read_body(response, MAX_PAGE_LEN, &request).await?;
+        let (answer, body) = self.client.read(&ask, MAX_PAGE_LEN).await?;
+        let (url, headers) = (answer.url().clone(), answer.headers().clone());
         self.trail.take(body.len() as u64)?;
         let next = self.trail.next(&url, &headers)?;
         self.ask = next.map(|next| Ask { path: self.client.within_namespace(next).into(), ..ask });

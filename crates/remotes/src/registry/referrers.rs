@@ -15,7 +15,6 @@ use wharf_images::{decode::MAX_MANIFEST_LEN, media_types, referrers::fallback_ta
 
 use super::{
     client::{Ask, Client},
-    failure,
     payload::Payload,
     pusher::status,
 };
@@ -69,11 +68,8 @@ impl Referrer {
         let cannot = || format!("cannot list the manifest among the referrers under the tag {}", self.tag);
         let mut ask = Ask::new(Method::GET, &*endpoint, scope);
         ask.accept = Some(media_types::OCI_INDEX);
-        let present = match client.send(&ask).await {
-            Ok(response) => {
-                let request = failure::describe("GET", response.url());
-                Some(failure::read_body(response, MAX_MANIFEST_LEN, &request).await.context(cannot)?)
-            }
+        let present = match client.read(&ask, MAX_MANIFEST_LEN).await {
+            Ok((_, body)) => Some(body),
             Err(error) if status(&error) == Some(404) => None,
             Err(error) => return Err(error.context(cannot())),
         };

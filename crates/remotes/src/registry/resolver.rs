@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::{
-    Method, Response,
+    Method,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
 };
 use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
@@ -171,8 +171,8 @@ impl Lookup<'_> {
             Err(error) if matches!(status(&error), Some(403 | 405)) => {}
             Err(error) => return Err(error),
         }
-        let response = self.client.send(&self.ask(Method::GET, path)).await?;
-        self.read(response).await
+        let (answer, body) = self.client.read(&self.ask(Method::GET, path), MAX_MANIFEST_LEN).await?;
+        self.read(media_type(answer.headers()), &body)
     }
 
     /// What the headers of a HEAD tell, where they tell everything.
@@ -203,26 +203,23 @@ impl Lookup<'_> {
     }
 
     /// Describes a manifest by its bytes.
-    async fn read(&self, response: Response) -> Result<Descriptor> {
-        let media_type = media_type(response.headers());
-        let request = failure::describe("GET", response.url());
-        let body = failure::read_body(response, MAX_MANIFEST_LEN, &request).await?;
+    fn read(&self, media_type: Option<String>, body: &[u8]) -> Result<Descriptor> {
         let media_type = match media_type {
             Some(media_type) if is_telling(&media_type) => media_type,
-            other => sniff::document(&body).or(other).ok_or_else(|| {
+            other => sniff::document(body).or(other).ok_or_else(|| {
                 Error::invalid_argument(format!(
                     "{} does not say of what type {} is, and neither does the content",
                     self.host(),
-                    Digest::sha256(&body)
+                    Digest::sha256(body)
                 ))
             })?,
         };
         let is_schema1 = types::is_schema1(&media_type);
         let digest = match self.reference.digest() {
             Some(wanted) => {
-                let found = wanted.algorithm().digest(&body);
+                let found = wanted.algorithm().digest(body);
                 // The digest of a signed manifest is that of what was signed.
-                if found != *wanted && !(is_schema1 && schema1::is_digest_of(wanted, &body)) {
+                if found != *wanted && !(is_schema1 && schema1::is_digest_of(wanted, body)) {
                     return Err(Error::failed_precondition(format!(
                         "digest mismatch: {wanted} was asked for, and {} answered with content of {found}",
                         self.host()
@@ -230,8 +227,8 @@ impl Lookup<'_> {
                 }
                 wanted.clone()
             }
-            None if is_schema1 => Digest::sha256(&schema1::payload(&body)?),
-            None => Digest::sha256(&body),
+            None if is_schema1 => Digest::sha256(&schema1::payload(body)?),
+            None => Digest::sha256(body),
         };
         Ok(Descriptor::new(media_type, digest, body.len() as u64))
     }

@@ -1,8 +1,21 @@
 //! What the user decides about registries.
 
-use std::{num::NonZeroU64, path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use super::hosts::RegistriesConf;
+use wharf_images::progress::{Silent, Sink};
+
+use super::{hosts::RegistriesConf, limits::Limits, trace::HttpTrace};
+
+/// How many requests one host is asked at once: room for a few blobs in several parts each beside the documents and tokens that lead to
+/// them, and few enough for one user of a shared registry. A request counts until its body has been read.
+pub const DEFAULT_HOST_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).expect("sixteen is not zero");
+/// Bytes per second below which a body is broken off. Modems were faster.
+pub const DEFAULT_MIN_THROUGHPUT: NonZeroU64 = NonZeroU64::new(1024).expect("it is not zero");
 
 /// Which scheme registries are spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +84,20 @@ pub struct RegistrySettings {
     pub hosts_dirs: Vec<PathBuf>,
     /// Where podman's and skopeo's mirrors are configured. A `hosts.toml` for the host goes before, but for what is blocked.
     pub registries_conf: RegistriesConf,
+    /// How long the head of an answer may take; where a connection is made first, as long as that may take if it is longer. An answer
+    /// to what is uploaded may take ten times the idle time-out from its last byte on.
+    pub header_timeout: Duration,
+    /// How many bytes per second must come, or be taken, while the other side is waited for; `None` for any number.
+    pub min_throughput: Option<NonZeroU64>,
+    /// The time over which that is averaged.
+    pub throughput_window: Duration,
+    /// How many requests one host is asked at once, bodies included. What clones of these settings ask counts, too.
+    pub host_concurrency: NonZeroUsize,
+    /// The least time from one request to a host to the next; `None` for none.
+    pub request_interval: Option<Duration>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) trace: Option<Arc<dyn HttpTrace>>,
 }
 
 impl Default for RegistrySettings {
@@ -88,6 +115,14 @@ impl Default for RegistrySettings {
             client_certificates: Vec::new(),
             hosts_dirs: Vec::new(),
             registries_conf: RegistriesConf::none(),
+            header_timeout: Duration::from_secs(30),
+            min_throughput: Some(DEFAULT_MIN_THROUGHPUT),
+            throughput_window: Duration::from_secs(30),
+            host_concurrency: DEFAULT_HOST_CONCURRENCY,
+            request_interval: None,
+            limits: Arc::default(),
+            sink: Arc::new(Silent),
+            trace: None,
         }
     }
 }
@@ -137,11 +172,59 @@ impl RegistrySettings {
         self
     }
 
-    /// Sets how long connecting may take and how long the registry may be silent.
+    /// Sets how long connecting may take and how long the registry may be silent, before its answer as well as within.
     #[must_use]
     pub fn with_timeouts(mut self, connect: Duration, idle: Duration) -> Self {
         self.connect_timeout = connect;
         self.idle_timeout = idle;
+        self.header_timeout = idle;
+        self
+    }
+
+    /// Sets how long the head of an answer may take.
+    #[must_use]
+    pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// Breaks bodies off, in both directions, where fewer bytes per second than this flow over so long a time, and goes on over a new
+    /// connection; `None` lets them take any time.
+    #[must_use]
+    pub fn with_min_throughput(mut self, bytes_per_second: Option<NonZeroU64>, window: Duration) -> Self {
+        self.min_throughput = bytes_per_second;
+        self.throughput_window = window;
+        self
+    }
+
+    /// Asks one host so many requests at once, from now on counted apart from those of the settings that these were cloned of.
+    #[must_use]
+    pub fn with_host_concurrency(mut self, requests: NonZeroUsize) -> Self {
+        self.host_concurrency = requests;
+        self.limits = Arc::default();
+        self
+    }
+
+    /// Waits at least so long from one request to a host to the next, from now on counted apart from those of the settings that these
+    /// were cloned of.
+    #[must_use]
+    pub fn with_request_interval(mut self, interval: Duration) -> Self {
+        self.request_interval = Some(interval);
+        self.limits = Arc::default();
+        self
+    }
+
+    /// Tells what happens on the way: transfers that are taken up again, hosts that want to be left alone, and their warnings.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = sink;
+        self
+    }
+
+    /// Tells of all that goes over the wire, with secrets left out.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Arc<dyn HttpTrace>) -> Self {
+        self.trace = Some(trace);
         self
     }
 

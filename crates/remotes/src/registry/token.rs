@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use wharf_content::{Error, ErrorKind, Result};
@@ -14,6 +14,7 @@ use wharf_content::{Error, ErrorKind, Result};
 use super::{
     failure,
     host::{is_private, may_lead_to},
+    wire::Wire,
 };
 
 /// How long a token holds whose maker does not say (distribution's token specification).
@@ -56,7 +57,7 @@ impl Tokens {
     /// Gives a token, fetching one where there is none that holds. `refused` is a token that the registry has just not taken.
     pub(super) async fn token(
         &self,
-        http: &reqwest::Client,
+        wire: &Wire,
         registry: &Url,
         grant: &Grant,
         refused: Option<&str>,
@@ -70,7 +71,7 @@ impl Tokens {
         {
             return Ok(Arc::clone(&token.value));
         }
-        let token = fetch(http, registry, grant).await?;
+        let token = fetch(wire, registry, grant).await?;
         let value = Arc::clone(&token.value);
         *slot = Some(token);
         Ok(value)
@@ -87,22 +88,21 @@ struct Answer {
     expires_in: Option<u64>,
 }
 
-async fn fetch(http: &reqwest::Client, registry: &Url, grant: &Grant) -> Result<Token> {
+async fn fetch(wire: &Wire, registry: &Url, grant: &Grant) -> Result<Token> {
     let url = realm(registry, grant)?;
     let request = failure::describe("GET", &url);
-    let response = http.get(url.clone()).send().await.map_err(|error| {
-        failure::transport(&url, &request, &error).into_error(format!("cannot get a token for {registry}"))
-    })?;
     let cannot = || format!("cannot get a token for {registry}");
+    let sent = wire.send(wire.request(Method::GET, url)).await;
+    let mut response = sent.map_err(|failed| failed.into_error(cannot()))?;
     if response.status() != StatusCode::OK {
-        let failed = failure::of_response(response, &request).await;
+        let failed = failure::of_answer(response).await;
         return Err(Error::new(
             if failed.is_retryable() { ErrorKind::Unavailable } else { ErrorKind::Unauthenticated },
             cannot(),
         )
         .with_source(failed));
     }
-    let body = failure::read_body(response, MAX_LEN, &request).await?;
+    let body = failure::read_body(&mut response, MAX_LEN).await?;
     let refuse =
         |why: &str| Error::new(ErrorKind::Unauthenticated, format!("{}: {request}: {why}", cannot()));
     // What does not parse is not quoted: it may hold a token.

@@ -15,13 +15,14 @@
 //! Every answer may name another Location, on another host too, and each is used as it is, query and all.
 
 use reqwest::{
-    Method, Response, StatusCode, Url,
+    Method, StatusCode, Url,
     header::{HeaderMap, HeaderName, LOCATION, RANGE},
 };
 use wharf_content::{Digest, ErrorKind, Result};
 use wharf_images::transport::{Delivery, Shipment};
 
 use super::{
+    answer::Answer,
     client::{Ask, Client, Failed, Retries},
     failure,
     host::may_lead_to,
@@ -66,7 +67,8 @@ enum Begun {
 
 impl<'a> Upload<'a> {
     pub(super) fn new(client: &'a Client, path: &'a str, scope: &'a str, shipment: &'a Shipment) -> Self {
-        let (retries, chunk) = (client.retries(), client.settings().upload_chunk.map(Into::into));
+        let (retries, chunk) =
+            (client.retries().about(&shipment.descriptor), client.settings().upload_chunk.map(Into::into));
         Self { client, path, scope, shipment, retries, reached: 0, may_resume: true, chunk }
     }
 
@@ -136,7 +138,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Reads the answer that begins an upload.
-    fn session(&self, response: &Response) -> Result<Session, RemoteError> {
+    fn session(&self, response: &Answer) -> Result<Session, RemoteError> {
         let location =
             self.location(response)?.ok_or_else(|| refused(response, "an upload without a Location"))?;
         let least =
@@ -151,7 +153,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Where the upload is gone on with, where the answer says so.
-    fn location(&self, response: &Response) -> Result<Option<Url>, RemoteError> {
+    fn location(&self, response: &Answer) -> Result<Option<Url>, RemoteError> {
         let Some(value) = response.headers().get(LOCATION) else { return Ok(None) };
         let joined = value.to_str().ok().and_then(|location| response.url().join(location.trim()).ok());
         let mut url = joined.ok_or_else(|| refused(response, "a Location that is no URL"))?;
@@ -274,7 +276,7 @@ fn taken(range: &str) -> Option<u64> {
 }
 
 /// An answer that makes no sense.
-fn refused(response: &Response, what: &str) -> RemoteError {
+fn refused(response: &Answer, what: &str) -> RemoteError {
     RemoteError::new(failure::host(response.url()), failure::describe("upload to", response.url()))
         .with_status(response.status().as_u16())
         .with_message(what)
