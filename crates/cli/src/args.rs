@@ -4,7 +4,7 @@ use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wharf_remotes::registry::DEFAULT_MIN_THROUGHPUT;
+use wharf_remotes::{credentials::Secret, registry::DEFAULT_MIN_THROUGHPUT};
 
 use crate::command;
 
@@ -144,6 +144,33 @@ pub(crate) struct RegistryArgs {
     /// Show the heads of all requests and answers on standard error, without what is secret in them
     #[arg(long)]
     pub(crate) http_trace: bool,
+    /// User and password for the registry that is named, and for no other one
+    #[arg(short = 'u', long, visible_alias = "user", alias = "username", value_name = "USER[:PASS]", value_parser = creds)]
+    pub(crate) creds: Option<Creds>,
+    /// Read the password of --creds USER from standard input, when the registry asks for it
+    #[arg(long, requires = "creds")]
+    pub(crate) password_stdin: bool,
+    /// Look for credentials in this file before those of docker and podman
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+}
+
+/// What --creds says.
+#[derive(Clone, Debug)]
+pub(crate) struct Creds {
+    pub(crate) user: String,
+    pub(crate) password: Option<Secret>,
+}
+
+fn creds(text: &str) -> Result<Creds, String> {
+    let (user, password) = match text.split_once(':') {
+        Some((user, password)) => (user, Some(password.into())),
+        None => (text, None),
+    };
+    if user.is_empty() {
+        return Err("expected USER:PASS, or USER with --password-stdin".into());
+    }
+    Ok(Creds { user: user.to_owned(), password })
 }
 
 impl PlatformArgs {
@@ -200,6 +227,10 @@ pub(crate) enum Command {
     Tags(command::tags::Tags),
     /// List what refers to an image, such as signatures and bills of materials
     Referrers(command::referrers::Referrers),
+    /// Keep credentials for a registry
+    Login(command::login::LogIn),
+    /// Forget the credentials for a registry
+    Logout(command::logout::LogOut),
     /// Write images to an archive
     Export(command::export::Export),
     /// Take in the images of an archive

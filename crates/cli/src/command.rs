@@ -9,6 +9,8 @@ pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod lease;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod platform;
 pub(crate) mod plugins;
 pub(crate) mod pull;
@@ -48,6 +50,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Digest(command) => command.run(context).await,
         Command::Tags(command) => command.run(context).await,
         Command::Referrers(command) => command.run(context).await,
+        Command::Login(command) => command.run(context).await,
+        Command::Logout(command) => command.run().await,
         Command::Export(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
         Command::Content(command) => command.run(context).await,

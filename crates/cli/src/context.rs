@@ -25,6 +25,7 @@ use wharf_remotes::{
 
 use crate::{
     args::{Global, PlatformArgs, RegistryArgs},
+    credentials,
     progress::{self, Progress},
 };
 
@@ -132,7 +133,7 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        self.resolver_with(typed, self.settings(registry, progress), progress)
+        self.resolver_with(typed, registry, self.settings(registry, progress), progress)
     }
 
     /// As [`Context::resolver_showing`], for where something is pushed to, in chunks of so many bytes where that is asked for.
@@ -145,12 +146,13 @@ impl Context {
     ) -> Result<(Arc<dyn Resolver>, String)> {
         let settings = self.settings(registry, progress);
         let settings = chunk.into_iter().fold(settings, RegistrySettings::with_upload_chunk);
-        self.resolver_with(typed, settings, progress)
+        self.resolver_with(typed, registry, settings, progress)
     }
 
     fn resolver_with(
         &self,
         typed: &str,
+        registry: &RegistryArgs,
         settings: RegistrySettings,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
@@ -161,6 +163,9 @@ impl Context {
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
+        let domain = Reference::parse(location.rest).ok().map(|reference| reference.domain().to_owned());
+        let settings =
+            settings.with_credentials(credentials::sources(registry, domain.as_deref(), &self.catalogue)?);
         Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
     }
 
@@ -171,7 +176,9 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
-        self.transport_with(scheme, self.settings(registry, progress), progress)
+        let sources = credentials::sources(registry, None, &self.catalogue)?;
+        let settings = self.settings(registry, progress).with_credentials(sources);
+        self.transport_with(scheme, settings, progress)
     }
 
     fn transport_with(
@@ -191,7 +198,8 @@ impl Context {
         transport.resolver(&options)
     }
 
-    fn settings(&self, args: &RegistryArgs, progress: &Progress) -> RegistrySettings {
+    /// What the flags say, without credentials.
+    pub(crate) fn settings(&self, args: &RegistryArgs, progress: &Progress) -> RegistrySettings {
         let mut settings = settings(self.registries.clone(), args);
         // Room for every piece that is moved at once, also where one command reads and writes at the same host. The fields are set, as
         // the methods would count what is asked apart from what these settings' clones ask.

@@ -1,10 +1,10 @@
 //! From an error to what the user sees and the exit code.
 
-use std::{error::Error as StdError, fmt, io, process::ExitCode};
+use std::{borrow::Cow, error::Error as StdError, fmt, io, process::ExitCode};
 
 use serde_json::json;
 use wharf_content::{DigestError, Error, ErrorKind, Result};
-use wharf_remotes::RemoteError;
+use wharf_remotes::{RemoteError, credentials::Audience};
 
 use crate::{args::Format, output::escape};
 
@@ -151,7 +151,43 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
 /// What can be done, where there is something.
-fn hint(error: &Error) -> Option<&'static str> {
+fn hint(error: &Error) -> Option<Cow<'static, str>> {
+    denied_hint(error).map(Cow::Owned).or_else(|| fixed_hint(error).map(Cow::Borrowed))
+}
+
+/// What can be done where a registry refuses.
+fn denied_hint(error: &Error) -> Option<String> {
+    let remote = RemoteError::of(error)?;
+    let is_denied = matches!(remote.status, Some(401 | 403)) || error.kind() == ErrorKind::Unauthenticated;
+    if !is_denied {
+        return None;
+    }
+    let registry = Audience::new(remote.registry());
+    let host = registry.host();
+    if error.report().starts_with("cannot log in to ") {
+        return Some(format!(
+            "{host} does not know this user and password; many registries want an access token for a password"
+        ));
+    }
+    Some(if is_write(remote, error) {
+        format!("pushing there needs a permission: `wharf login {host}` as somebody who has it")
+    } else {
+        format!("the image is private, or there is none of that name: `wharf login {host}` if you may see it")
+    })
+}
+
+/// Whether something was to be written to the registry. A push asks before it sends.
+fn is_write(remote: &RemoteError, error: &Error) -> bool {
+    let report = error.report();
+    // Tokens are asked for by POST, too.
+    let is_of_registry = !report.contains("cannot get a token for");
+    report.starts_with("cannot push ")
+        || (is_of_registry
+            && ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method)))
+}
+
+/// What can be done about everything else.
+fn fixed_hint(error: &Error) -> Option<&'static str> {
     if let Some(remote) = RemoteError::of(error) {
         if remote.is_tls && remote.message.as_ref().is_some_and(|message| message.contains("corrupt message"))
         {
@@ -162,16 +198,10 @@ fn hint(error: &Error) -> Option<&'static str> {
                 "trust its certificate with --ca-file FILE, or accept any with --insecure-skip-verify",
             );
         }
-        // A push asks before it sends.
-        let writes = ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method))
-            || error.report().starts_with("cannot push ");
+        let writes = is_write(remote, error);
         return match (remote.status, error.kind()) {
-            (Some(401 | 403), _) if writes => {
-                Some("pushing there needs a permission that an anonymous client does not have")
-            }
             (Some(405 | 501), _) if writes => Some("choose another destination: wharf push NAME REF"),
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
-            (Some(401 | 403), _) => Some("the image is private, or there is none of that name"),
             (Some(400), _) => Some("if the registry speaks HTTPS only, leave out --plain-http"),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
@@ -247,6 +277,29 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_is_told_where_to_log_in() {
+        let remote = |status| RemoteError::new("r.example:5000", "GET x").with_status(status);
+        let token = RemoteError::new("auth.example", "POST x").with_status(401);
+        let token = Error::new(ErrorKind::Unauthenticated, "cannot get a token for y")
+            .with_source(token.for_registry("registry-1.docker.io"));
+        for (error, expected) in [
+            (
+                remote(401).into_error("cannot resolve x"),
+                "private, or there is none of that name: `wharf login r.example:5000`",
+            ),
+            (remote(403).into_error("cannot push x"), "needs a permission: `wharf login r.example:5000`"),
+            (remote(401).into_error("cannot log in to x"), "r.example:5000 does not know this user"),
+            (token, "private, or there is none of that name: `wharf login docker.io`"),
+        ] {
+            assert!(
+                hint(&error).is_some_and(|hint| hint.contains(expected)),
+                "{error:?}: {:?}",
+                hint(&error)
+            );
+        }
+    }
+
+    #[test]
     fn codes_follow_the_origin_and_the_kind() {
         let remote = |status| RemoteError::new("h", "GET x").with_status(status).into_error("x");
         let os = |number| Error::io("x", io::Error::from_raw_os_error(number));
@@ -301,7 +354,7 @@ mod tests {
         ] {
             let found = hint(&error);
             let is_right = match expected {
-                Some(words) => found.is_some_and(|hint| hint.contains(words)),
+                Some(words) => found.as_ref().is_some_and(|hint| hint.contains(words)),
                 None => found.is_none(),
             };
             assert!(is_right, "{error:?}: {found:?}");

@@ -4,12 +4,14 @@
 mod args;
 mod command;
 mod context;
+mod credentials;
 mod exit;
 mod labels;
 mod node;
 mod output;
 mod plugin_dirs;
 mod progress;
+mod prompt;
 mod runner;
 mod target;
 

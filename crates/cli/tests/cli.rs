@@ -312,6 +312,7 @@ async fn plugins_and_version() {
         [
             "archive format",
             "artifact decoder",
+            "credential source",
             "layer decoder",
             "manifest decoder",
             "store factory",

@@ -26,7 +26,13 @@ pub struct RemoteError {
     slow: bool,
     /// Milliseconds, so that errors stay small.
     waited: u32,
+    /// Boxed, so that errors stay small enough to be handed up by value.
+    registry: Option<Box<Registry>>,
 }
+
+/// The registry that a token server was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Registry(String);
 
 impl RemoteError {
     /// Describes a request to `host` of which nothing more is known.
@@ -42,6 +48,7 @@ impl RemoteError {
             retryable: false,
             slow: false,
             waited: 0,
+            registry: None,
         }
     }
 
@@ -89,6 +96,24 @@ impl RemoteError {
     /// How long was waited between the tries.
     pub fn waited(&self) -> Duration {
         Duration::from_millis(self.waited.into())
+    }
+
+    /// Says that it was the token server of a registry that was asked. Its status becomes part of the message: what it answers is no
+    /// answer of the registry, which a missing manifest, say, would be.
+    #[must_use]
+    pub fn for_registry(mut self, registry: impl Into<String>) -> Self {
+        self.registry = Some(Box::new(Registry(registry.into())));
+        if let Some(status) = self.status.take() {
+            let more =
+                self.message.map_or_else(|| reason(status).to_owned(), |message| format!("and {message}"));
+            self.message = Some(format!("the token server answered {status} {more}"));
+        }
+        self
+    }
+
+    /// The registry that it was about: where its token server was contacted, that is another host.
+    pub fn registry(&self) -> &str {
+        self.registry.as_ref().map_or(&self.host, |registry| &registry.0)
     }
 
     /// Whether the same request may succeed later.
@@ -185,6 +210,12 @@ mod tests {
         );
         let error = error.with_waited(Duration::from_millis(1250));
         assert!(error.to_string().ends_with("(after 3 tries and 1.2 s of waiting)"), "{error}");
+        let token = RemoteError::new("a", "POST https://a/token").with_status(503).for_registry("h");
+        assert_eq!((token.status, token.is_retryable(), token.registry()), (None, true, "h"));
+        assert_eq!(
+            token.to_string(),
+            "POST https://a/token: the token server answered 503 Service Unavailable"
+        );
         let wrapped = error.clone().into_error("cannot resolve x");
         assert_eq!(RemoteError::of(&wrapped), Some(&error));
     }

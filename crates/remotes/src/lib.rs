@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod convert;
+pub mod credentials;
 pub mod error;
 pub mod fetch;
 pub mod lazy;
@@ -22,3 +23,7 @@ pub use pull::{PullOptions, pull};
 pub use push::{Portion, PushOptions, Pushed, push};
 pub use repair::{RepairOptions, Repaired, repair};
 pub use source::DistributionSource;
+
+/// For `register_credential_source!`, so that who uses it needs no dependency on wharf-content.
+#[doc(hidden)]
+pub use wharf_content as __content;

@@ -4,7 +4,7 @@
 //! Bodies are never decoded: the bytes on the wire are the bytes that are hashed. HTTP/1.1 only, which is the faster one for blobs.
 
 mod answer;
-mod challenge;
+mod auth;
 mod client;
 mod connections;
 mod failover;
@@ -24,7 +24,6 @@ mod settings;
 mod tags;
 mod throughput;
 mod tls;
-mod token;
 mod trace;
 mod upload;
 mod wire;
@@ -34,6 +33,7 @@ use std::sync::Arc;
 use wharf_content::Result;
 use wharf_images::transport::{Resolver, Transport, TransportOptions};
 
+pub use auth::{Clock, Login};
 pub use hosts::{RegistriesConf, default_hosts_dirs};
 pub use resolver::RegistryResolver;
 pub use settings::{ClientCertificate, DEFAULT_HOST_CONCURRENCY, DEFAULT_MIN_THROUGHPUT, RegistrySettings, Scheme};

@@ -24,6 +24,9 @@ impl Wharf {
         command.env("WHARF_ROOT", self.dir.path().join("store")).env("WHARF_PLUGIN_DIR", "");
         // What this machine has configured is no matter of the tests.
         command.env("WHARF_HOSTS_DIR", "").env("CONTAINERS_REGISTRIES_CONF", "");
+        // Whoever runs the tests may be logged in somewhere.
+        command.env("HOME", self.dir.path()).env_remove("XDG_CONFIG_HOME").env_remove("XDG_RUNTIME_DIR");
+        command.env_remove("DOCKER_CONFIG").env_remove("REGISTRY_AUTH_FILE");
         command.env_remove("WHARF_LOG").args(arguments);
         command
     }

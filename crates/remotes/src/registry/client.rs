@@ -2,52 +2,49 @@
 //!
 //! Whatever URL a request goes to, only the registry's own origin is shown what is for the registry.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use reqwest::{
     Method, RequestBuilder, StatusCode, Url,
     header::{
         ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
-        LOCATION, RANGE, WWW_AUTHENTICATE,
+        LOCATION, RANGE,
     },
 };
-use tokio::sync::Mutex;
 use wharf_content::{Descriptor, Error, Result, backoff::Backoff};
 use wharf_images::progress::{Event, Sink};
 
 use super::{
     answer::Answer,
-    challenge::{self, Challenge},
+    auth::Authorizer,
     connections::Connections,
     failure::{self, Unread},
     host::{Origin, may_lead_to},
     hosts::Host,
     payload::Payload,
     settings::RegistrySettings,
-    token::{Grant, Tokens},
     wire::{Wire, retry_after},
 };
 use crate::error::RemoteError;
 
 /// The most redirects of one request.
 const MAX_REDIRECTS: usize = 10;
-/// How often one request is authorised anew, each time for another challenge.
-const MAX_AUTHORISATIONS: usize = 3;
 
 /// One host of the registry API: one origin.
 #[derive(Debug)]
 pub(super) struct Client {
-    wire: Wire,
+    wire: Arc<Wire>,
     base: Url,
     /// Headers for the host's own origin.
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The host of the references, where this one stands for it.
     namespace: Option<String>,
     settings: RegistrySettings,
-    tokens: Tokens,
-    /// The challenge that the registry answered last; later requests are authorised before they are refused.
-    challenge: Mutex<Option<Challenge>>,
+    authorizer: Authorizer,
 }
 
 /// A request.
@@ -81,10 +78,11 @@ impl Client {
         settings.connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);
         settings.idle_timeout = host.idle_timeout.unwrap_or(settings.idle_timeout);
         let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
-        let wire = Wire::new(connections, settings.clone());
-        let (tokens, challenge) = (Tokens::default(), Mutex::new(None));
+        let wire = Arc::new(Wire::new(connections, settings.clone()));
+        let (sources, clock) = (settings.credentials.clone(), settings.clock.clone());
+        let authorizer = Authorizer::new(&host.base, Arc::clone(&wire), sources, clock);
         let (base, headers, namespace) = (host.base.clone(), host.headers.clone(), host.namespace.clone());
-        Ok(Self { wire, base, headers, namespace, settings, tokens, challenge })
+        Ok(Self { wire, base, headers, namespace, settings, authorizer })
     }
 
     /// The URL of a path below the base, or of a whole URL, which stays as it is.
@@ -191,59 +189,22 @@ impl Client {
 
     /// Sends a request with what the registry is known to ask for, and again for each new challenge.
     async fn authorised(&self, ask: &Ask, url: &Url) -> Result<Answer, Failed> {
-        let mut answered = self.challenge.lock().await.clone();
-        let mut authorization = self.authorization(ask, answered.as_ref(), None).await?;
-        let mut renewed = false;
-        for _ in 0..MAX_AUTHORISATIONS {
-            let response = self.follow(ask, url, authorization.as_ref()).await?;
+        let mut authorization = self.authorizer.begin(&ask.scope).await.map_err(Failed::of)?;
+        loop {
+            let response = self.follow(ask, url, authorization.header()).await?;
             // A 401 of another place, where a redirect or a location led, is not the registry's, and nothing of ours is for it.
             if response.status() != StatusCode::UNAUTHORIZED
                 || Origin::of(response.url()) != Origin::of(&self.base)
+                || !authorization.renew(response.headers()).await.map_err(Failed::of)?
             {
                 return Ok(response);
             }
-            let headers = response.headers().get_all(WWW_AUTHENTICATE);
-            let challenge = challenge::choose(headers.iter().filter_map(|value| value.to_str().ok()));
-            let Some(challenge @ Challenge::Bearer { .. }) = challenge else {
-                // Basic needs credentials, and anything else is not spoken.
-                return Ok(response);
-            };
-            // A token that has expired is renewed once; one that has just been made for this challenge is simply not enough.
-            if renewed && answered.as_ref() == Some(&challenge) {
-                return Ok(response);
-            }
-            // What is asked for several repositories is not for later requests: they may do without the other ones.
-            if !ask.scope.contains(' ') {
-                *self.challenge.lock().await = Some(challenge.clone());
-            }
-            authorization = self.authorization(ask, Some(&challenge), authorization.as_ref()).await?;
-            answered = Some(challenge);
-            renewed = true;
         }
-        self.follow(ask, url, authorization.as_ref()).await
     }
 
-    async fn authorization(
-        &self,
-        ask: &Ask,
-        challenge: Option<&Challenge>,
-        refused: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Failed> {
-        let Some(Challenge::Bearer { realm, service, scope }) = challenge else { return Ok(None) };
-        let mut scopes: Vec<String> =
-            scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
-        scopes.extend(ask.scope.split(' ').map(str::to_owned));
-        scopes.retain(|scope| !scope.is_empty());
-        scopes.sort();
-        scopes.dedup();
-        let grant = Grant { realm: realm.clone(), service: service.clone(), scopes };
-        let refused =
-            refused.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-        let token = self.tokens.token(&self.wire, &self.base, &grant, refused).await.map_err(Failed::of)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| Failed::Final(Error::internal("a checked token is not a header")))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+    /// Whether the registry has asked for credentials.
+    pub(super) async fn was_challenged(&self) -> bool {
+        self.authorizer.was_challenged().await
     }
 
     /// Sends a request and follows redirects; the authorisation goes to the registry's own origin only.

@@ -7,7 +7,7 @@ use reqwest::{
     Method,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
 };
-use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, ErrorKind, Result, ResultExt};
 use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
@@ -63,6 +63,20 @@ impl RegistryResolver {
         let (hosts, reference) = (Arc::clone(&self.hosts), reference.clone());
         let read = tokio::task::spawn_blocking(move || hosts.sites(&reference, wanted));
         read.await.map_err(|error| Error::internal("the hosts were not found out").with_source(error))?
+    }
+
+    /// What speaks to a host itself, and to none that stands for it.
+    pub(super) async fn own_client(&self, host: &str) -> Result<Arc<Client>> {
+        let reference = Reference::parse(&format!("{host}/any"))?;
+        // A registry that takes no pushes is asked as the last one for what names mean.
+        let sites = match self.sites(&reference, Capabilities::PUSH).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.sites(&reference, Capabilities::RESOLVE).await?
+            }
+            sites => sites?,
+        };
+        let own = sites.last().ok_or_else(|| Error::not_found(format!("{host} has no host to ask")))?;
+        own.client().await
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 
 use wharf_images::progress::{Silent, Sink};
 
-use super::{hosts::RegistriesConf, limits::Limits, trace::HttpTrace};
+use super::{auth::Clock, hosts::RegistriesConf, limits::Limits, trace::HttpTrace};
+use crate::credentials::Sources;
 
 /// How many requests one host is asked at once: room for a few blobs in several parts each beside the documents and tokens that lead to
 /// them, and few enough for one user of a shared registry. A request counts until its body has been read.
@@ -98,6 +99,10 @@ pub struct RegistrySettings {
     pub(super) limits: Arc<Limits>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) trace: Option<Arc<dyn HttpTrace>>,
+    /// Who is asked for the credentials of registries; nobody by default.
+    pub credentials: Sources,
+    /// By which tokens expire.
+    pub clock: Clock,
 }
 
 impl Default for RegistrySettings {
@@ -123,6 +128,8 @@ impl Default for RegistrySettings {
             limits: Arc::default(),
             sink: Arc::new(Silent),
             trace: None,
+            credentials: Sources::none(),
+            clock: Clock::system(),
         }
     }
 }
@@ -253,6 +260,23 @@ impl RegistrySettings {
     #[must_use]
     pub fn with_registries_conf(mut self, registries_conf: RegistriesConf) -> Self {
         self.registries_conf = registries_conf;
+        self
+    }
+
+    /// Asks these sources for the credentials of registries, each by the host that is contacted.
+    ///
+    /// # Security
+    /// What they give is shown to the registry of that host and to the token server that it names, and to nobody else.
+    #[must_use]
+    pub fn with_credentials(mut self, sources: Sources) -> Self {
+        self.credentials = sources;
+        self
+    }
+
+    /// Tells by another clock when tokens expire.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 }

@@ -56,22 +56,37 @@ fn strict(header: &str) -> Option<Vec<Parsed>> {
     Some(parsed)
 }
 
-/// Reads one challenge: a scheme, then `name=value` with or without quotes, separated by commas, semicolons or spaces.
+/// Reads a scheme, then `name=value` with or without quotes, separated by commas, semicolons or spaces; a scheme that is known before a
+/// name begins the next challenge.
 fn lenient(header: &str) -> Vec<Parsed> {
+    let is_separator = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
     let header = header.trim();
     let (scheme, mut rest) = header.split_once(char::is_whitespace).unwrap_or((header, ""));
-    let mut parameters = Vec::new();
+    let scheme = scheme.trim_matches(|c| c == '"' || is_separator(c)).to_owned();
+    let (mut challenges, mut current) = (Vec::new(), (scheme, Vec::new()));
     while let Some((name, after)) = rest.split_once('=') {
-        let name = name.trim_matches(|c: char| c.is_whitespace() || matches!(c, ',' | ';'));
+        let mut words: Vec<&str> = name.split(is_separator).filter(|word| !word.is_empty()).collect();
+        let name = words.pop().unwrap_or_default();
+        for scheme in words.into_iter().filter(|word| is_known(word)) {
+            challenges.push(std::mem::replace(&mut current, (scheme.to_owned(), Vec::new())));
+        }
         let after = after.trim_start();
         let (value, after) = match after.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_at(after.find([',', ';', ' ']).unwrap_or(after.len())),
+            None => after.split_at(after.find(is_separator).unwrap_or(after.len())),
         };
-        parameters.push((name.to_owned(), value.to_owned()));
+        current.1.push((name.to_owned(), value.to_owned()));
         rest = after;
     }
-    vec![(scheme.trim_matches('"').to_owned(), parameters)]
+    challenges.push(current);
+    for scheme in rest.split(is_separator).filter(|word| is_known(word)) {
+        challenges.push((scheme.to_owned(), Vec::new()));
+    }
+    challenges
+}
+
+fn is_known(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("basic")
 }
 
 #[cfg(test)]
@@ -108,6 +123,15 @@ mod tests {
                 r#"Basic realm="r", Bearer realm="https://auth.docker.io/token""#,
                 Some(bearer(realm, None, None)),
             ),
+            (
+                r#"Basic realm="r", Bearer realm=https://auth.docker.io/token;service=x,"#,
+                Some(bearer(realm, Some("x"), None)),
+            ),
+            (
+                "Bearer realm=https://auth.docker.io/token; service=x; Basic realm=r;",
+                Some(bearer(realm, Some("x"), None)),
+            ),
+            ("Digest realm=a/b; x, Basic", Some(Challenge::Basic)),
             (r#"Basic realm="registry""#, Some(Challenge::Basic)),
             ("Basic", Some(Challenge::Basic)),
             ("Bearer service=\"x\"", None),

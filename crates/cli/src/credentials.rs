@@ -1,0 +1,72 @@
+//! Which sources of credentials a command asks, by its flags: what is given on the command line, the file that is named, and whatever the
+//! catalogue has, which are the files of docker and podman and what plugins know.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+use wharf_content::{Catalogue, Error, Result};
+use wharf_remotes::credentials::{
+    Audience, AuthFiles, Credential, CredentialSource, Environment, Given, Secret, Sources,
+};
+
+use crate::{args::RegistryArgs, prompt};
+
+/// The sources in their order. What is given by --creds is for the registry of the reference alone.
+///
+/// # Errors
+/// `InvalidArgument` for --creds without a password, or where no one registry is meant; `Conflict` of plugins.
+pub(crate) fn sources(args: &RegistryArgs, domain: Option<&str>, catalogue: &Catalogue) -> Result<Sources> {
+    let mut first = Sources::none();
+    if let Some(creds) = &args.creds {
+        let domain = domain.ok_or_else(|| {
+            Error::invalid_argument(
+                "--creds is for one registry, and none is named here: use `wharf login` or --authfile",
+            )
+        })?;
+        let source: Arc<dyn CredentialSource> = match (&creds.password, args.password_stdin) {
+            (Some(_), true) => {
+                return Err(Error::invalid_argument(
+                    "the password is given by --creds and by --password-stdin: leave one of them out",
+                ));
+            }
+            (Some(password), false) => {
+                Arc::new(Given::new(domain, Credential::password(&creds.user, password.clone())))
+            }
+            (None, true) => Arc::new(Typed {
+                host: Audience::new(domain).host().to_owned(),
+                user: creds.user.clone(),
+                password: OnceCell::new(),
+            }),
+            (None, false) => {
+                return Err(Error::invalid_argument(
+                    "--creds has no password: write USER:PASS, or add --password-stdin",
+                ));
+            }
+        };
+        first = first.with("flags", source);
+    }
+    if let Some(path) = &args.authfile {
+        first = first.with("authfile", Arc::new(AuthFiles::only(path, &Environment::process())));
+    }
+    Ok(first.followed_by(Sources::of(catalogue)?))
+}
+
+/// A user whose password is on standard input, which is read when a registry asks for it.
+#[derive(Debug)]
+struct Typed {
+    host: String,
+    user: String,
+    password: OnceCell<Secret>,
+}
+
+#[async_trait]
+impl CredentialSource for Typed {
+    async fn credential(&self, audience: &Audience) -> Result<Option<Credential>> {
+        if audience.host() != self.host {
+            return Ok(None);
+        }
+        let password = self.password.get_or_try_init(prompt::password_from_stdin).await?;
+        Ok(Some(Credential::password(&self.user, password.clone())))
+    }
+}
