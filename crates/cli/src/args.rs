@@ -99,7 +99,7 @@ pub(crate) struct PlatformArgs {
 }
 
 /// How registries are spoken to.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Registry options")]
 pub(crate) struct RegistryArgs {
     /// Speak plain HTTP (loopback addresses are spoken to in plain HTTP anyway)
@@ -162,7 +162,7 @@ pub(crate) struct Creds {
     pub(crate) password: Option<Secret>,
 }
 
-fn creds(text: &str) -> Result<Creds, String> {
+pub(crate) fn creds(text: &str) -> Result<Creds, String> {
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (user, Some(password.into())),
         None => (text, None),
@@ -201,6 +201,11 @@ pub(crate) enum Command {
     Pull(command::pull::Pull),
     /// Push an image of the store to a registry
     Push(command::push::Push),
+    /// Copy an image from one place to another
+    #[command(visible_alias = "cp")]
+    Copy(command::copy::Copy),
+    /// Delete tags and manifests at a registry, or names in the store
+    Delete(command::delete::Delete),
     /// List, remove, tag, label and check images of the store
     #[command(subcommand, visible_alias = "image", visible_alias = "i")]
     Images(command::images::Images),

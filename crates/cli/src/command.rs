@@ -2,6 +2,8 @@
 
 pub(crate) mod completion;
 pub(crate) mod content;
+pub(crate) mod copy;
+pub(crate) mod delete;
 pub(crate) mod digest;
 pub(crate) mod export;
 pub(crate) mod gc;
@@ -38,7 +40,10 @@ impl Command {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Pull(command) => command.run(context).await,
-        Command::Push(command) => command.run(context).await,
+        // The futures of what moves images are large.
+        Command::Push(command) => Box::pin(command.run(context)).await,
+        Command::Copy(command) => Box::pin(command.run(context)).await,
+        Command::Delete(command) => command.run(context).await,
         Command::Images(command) => command.run(context).await,
         Command::Ls(command) => command.run(context).await,
         Command::Rm(command) => command.run(context).await,

@@ -19,7 +19,7 @@ use wharf_images::{
     transport::{Resolved, Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{
-    LazyProvider,
+    LazyProvider, Portion, StoreResolver,
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, default_hosts_dirs},
 };
 
@@ -169,6 +169,23 @@ impl Context {
         Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
     }
 
+    /// As [`Context::resolver`], and the store is a place as well.
+    pub(crate) async fn place(
+        &self,
+        typed: &str,
+        registry: &RegistryArgs,
+        progress: &Progress,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
+        match typed.strip_prefix(STORE_SCHEME).and_then(|rest| rest.strip_prefix(':')) {
+            Some(name) => {
+                let (store, images) = (self.store().await?, self.images().await?);
+                let resolver = StoreResolver::new(store, images).with_catalogue(self.catalogue.clone());
+                Ok((Arc::new(resolver), name.strip_prefix("//").unwrap_or(name).to_owned()))
+            }
+            None => self.resolver_showing(typed, registry, progress),
+        }
+    }
+
     /// The resolver of a transport.
     pub(crate) fn transport(
         &self,
@@ -255,6 +272,21 @@ impl PlatformArgs {
         });
         let platforms: Vec<_> = platforms.collect::<Result<_>>()?;
         Ok(Some(Selection::best(&platforms)))
+    }
+}
+
+impl PlatformArgs {
+    /// What of an image is pushed or copied: all, unless platforms were asked for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a specifier that cannot be read.
+    pub(crate) fn portion(&self) -> Result<Portion> {
+        Ok(match self.selection()? {
+            None => Portion::Whole,
+            Some(selection) if selection.is_all() => Portion::Whole,
+            Some(selection) if self.is_one() => Portion::Best(selection),
+            Some(selection) => Portion::Sparse(selection),
+        })
     }
 }
 

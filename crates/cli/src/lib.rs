@@ -13,6 +13,7 @@ mod plugin_dirs;
 mod progress;
 mod prompt;
 mod runner;
+mod sides;
 mod target;
 
 pub use runner::Runner;

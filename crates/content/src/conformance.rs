@@ -33,7 +33,7 @@ use crate::{
     store::Store,
 };
 
-use probe::{Check, Promise};
+use probe::Promise;
 
 /// A check that takes longer than this has failed.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(60);
@@ -162,14 +162,22 @@ fn promises() -> impl Iterator<Item = &'static Promise> {
     .flatten()
 }
 
-async fn check(promise: &Promise, store: Arc<dyn Store>) -> Result<(), String> {
-    let outcome = AssertUnwindSafe((promise.check)(store)).catch_unwind();
-    let checked: Check = match tokio::time::timeout(CHECK_LIMIT, outcome).await {
-        Err(_) => return Err(format!("it did not end within {} s", CHECK_LIMIT.as_secs())),
-        Ok(Err(panic)) => return Err(format!("it panicked: {}", message(panic.as_ref()))),
+/// Waits for the check of one promise, for suites of other things than stores, too. A panic is a failure, and so is a check that takes
+/// longer than [`CHECK_LIMIT`].
+///
+/// # Errors
+/// What was found in place of what was promised.
+pub async fn within_limit(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let outcome = AssertUnwindSafe(check).catch_unwind();
+    match tokio::time::timeout(CHECK_LIMIT, outcome).await {
+        Err(_) => Err(format!("it did not end within {} s", CHECK_LIMIT.as_secs())),
+        Ok(Err(panic)) => Err(format!("it panicked: {}", message(panic.as_ref()))),
         Ok(Ok(checked)) => checked,
-    };
-    checked.map_err(|failure| failure.0)
+    }
+}
+
+async fn check(promise: &Promise, store: Arc<dyn Store>) -> Result<(), String> {
+    within_limit(async { (promise.check)(store).await.map_err(|failure| failure.0) }).await
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

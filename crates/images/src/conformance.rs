@@ -11,6 +11,8 @@
 //! Each promise is checked on an empty store of its own. The promises are those of [`ImageStore`]. It uses no test framework, and prints
 //! nothing.
 //!
+//! [`transport`] has the promises of a transport.
+//!
 //! What it does not check: that records survive the end of the process or a power cut, that content is kept or collected, and what a
 //! view of the records says to other programs.
 
@@ -19,19 +21,16 @@ mod creating;
 mod listing;
 mod probe;
 mod racing;
+pub mod transport;
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures_util::FutureExt;
-use wharf_content::Result;
-pub use wharf_content::conformance::{Outcome, Report};
+pub use wharf_content::conformance::{CHECK_LIMIT, Outcome, Report};
+use wharf_content::{Result, conformance::within_limit};
 
 use crate::record::ImageStore;
 
 use probe::Promise;
-
-/// A check that takes longer than this has failed.
-pub const CHECK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Checks every promise on stores that `make` makes; each has to be empty and independent of the others.
 ///
@@ -75,20 +74,7 @@ fn promises() -> impl Iterator<Item = &'static Promise> {
 }
 
 async fn check(promise: &Promise, store: Arc<dyn ImageStore>) -> Result<(), String> {
-    let outcome = AssertUnwindSafe((promise.check)(store)).catch_unwind();
-    match tokio::time::timeout(CHECK_LIMIT, outcome).await {
-        Err(_) => Err(format!("it did not end within {} s", CHECK_LIMIT.as_secs())),
-        Ok(Err(panic)) => Err(format!("it panicked: {}", message(panic.as_ref()))),
-        Ok(Ok(checked)) => checked.map_err(|failure| failure.0),
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "with a value that is no text",
-    }
+    within_limit(async { (promise.check)(store).await.map_err(|failure| failure.0) }).await
 }
 
 #[cfg(test)]

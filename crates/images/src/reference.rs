@@ -129,6 +129,13 @@ impl Reference {
         Err(ReferenceError::NotCanonical { input: excerpt(text), canonical: full })
     }
 
+    /// Whether a name can be read and says neither a tag nor a digest, so that it names a repository until [`parse`](Self::parse) fills in
+    /// a tag.
+    pub fn is_bare(text: &str) -> bool {
+        // A tag that is filled in cannot be told from one that was typed; but what has none can be given one.
+        Self::parse(text).is_ok() && Self::parse(&format!("{text}:{DEFAULT_TAG}")).is_ok()
+    }
+
     /// The registry: a host, perhaps with a port, as in `docker.io`, `localhost:5000` or `[::1]:5000`. Case is kept.
     pub fn domain(&self) -> &str {
         &self.repository[..self.domain_len]

@@ -162,15 +162,22 @@ async fn look(
         }
         Err(error) => return Err(error.context(format!("cannot tell whether {} is a referrer", blob.digest))),
     };
-    let Some(subject) = decoded.subject.as_ref().map(|subject| subject.digest.clone()) else {
-        return Ok(None);
-    };
-    blob.artifact_type = artifact_type(&decoded);
-    blob.annotations =
-        serde_json::from_slice(&bytes).map(|Annotated { annotations }| annotations).unwrap_or_default();
+    Ok(referrer(blob, &bytes, &decoded))
+}
+
+/// The subject of a manifest and how the manifest is described as its referrer; `None` where it has no subject.
+pub(crate) fn referrer(
+    mut manifest: Descriptor,
+    bytes: &[u8],
+    decoded: &Decoded,
+) -> Option<(Digest, Descriptor)> {
+    let subject = decoded.subject.as_ref()?.digest.clone();
+    manifest.artifact_type = artifact_type(decoded);
+    manifest.annotations =
+        serde_json::from_slice(bytes).map(|Annotated { annotations }| annotations).unwrap_or_default();
     // Whom it is about tells its subject, whatever it says beside it.
-    blob.annotations.remove(ANNOTATION_SUBJECT);
-    Ok(Some((subject, blob)))
+    manifest.annotations.remove(ANNOTATION_SUBJECT);
+    Some((subject, manifest))
 }
 
 /// The type of an artifact: what the manifest says, else the media type of its config where that is not an image's

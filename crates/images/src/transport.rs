@@ -3,6 +3,10 @@
 //! A transport is found in the catalogue by the scheme of a location (`docker://`, `oci:`) and makes a resolver; a resolver finds
 //! what a name means there and makes the fetcher that has the bytes, and where the place takes content, the pusher that puts it there
 //! (containerd: `core/remotes/resolver.go`).
+//!
+//! [`MemoryRegistry`] is all of them in memory; `wharf_images::conformance::transport` checks what they promise.
+
+mod memory;
 
 use std::{
     any::{Any, TypeId},
@@ -16,7 +20,9 @@ use wharf_content::{
     ByteStream, Catalogue, Descriptor, Digest, Error, Result, copying::Source, plugin::Point,
 };
 
-use crate::{progress::Sink, referrers::ReferrersProvider};
+use crate::{progress::Sink, reference::Reference, referrers::ReferrersProvider};
+
+pub use memory::MemoryRegistry;
 
 /// What a name was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +86,35 @@ pub trait Resolver: Debug + Send + Sync + 'static {
     async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
         Err(Error::not_implemented(format!("the referrers of {name:?} cannot be listed by its transport")))
     }
+
+    /// Removes what a name means: of a name with a digest the manifest, and with it every other name that it has in the same place; of
+    /// any other that one name, so that the manifest stays for who knows another. What was removed may be kept by the place until it
+    /// cleans up. By default nothing can be removed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed name, and for one that says neither which tag nor which digest; `NotFound`; `NotImplemented` for
+    /// a place that removes nothing, or not in this way; those of the place.
+    ///
+    /// # Cancellation
+    /// It may have been removed.
+    async fn delete(&self, name: &str) -> Result<()> {
+        Err(Error::not_implemented(format!("{name:?} cannot be deleted by its transport")))
+    }
+}
+
+/// Reads the name of what is to be deleted, which has to say which tag or digest: one that is filled in is not what somebody meant.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn explicit(name: &str) -> Result<Reference> {
+    let reference = Reference::parse(name)?;
+    if Reference::is_bare(name) {
+        return Err(Error::invalid_argument(format!(
+            "{name:?} names a repository: say what of it is to be deleted, {0}:TAG or {0}@DIGEST",
+            reference.repository()
+        )));
+    }
+    Ok(reference)
 }
 
 /// Fetches content by descriptor.
@@ -108,6 +143,23 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// The repository that the content is from, as `domain/path`; `None` where that is not a registry's.
     fn repository(&self) -> Option<&str> {
         None
+    }
+
+    /// Repositories, as `domain/path`, that are said to have the content, for who takes it to the repository `destination`: the likeliest
+    /// first. By default the one that it is fetched from.
+    ///
+    /// # Errors
+    /// Those of the place. That nobody is known to have it is none.
+    async fn origins(&self, _descriptor: &Descriptor, _destination: Option<&str>) -> Result<Vec<String>> {
+        Ok(self.repository().map(str::to_owned).into_iter().collect())
+    }
+
+    /// Told when nothing more is fetched, so that what was kept for it is let go. Who is cancelled does not tell it.
+    ///
+    /// # Errors
+    /// Those of the place.
+    async fn finish(&self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -176,6 +228,24 @@ pub trait Pusher: Debug + Send + Sync + 'static {
     /// # Cancellation
     /// The content is there wholly or not at all. What was sent of it may stay at the place until that cleans up.
     async fn push(&self, shipment: &Shipment) -> Result<Delivery>;
+
+    /// Whether a manifest is there, with all that it is made of, so that nothing of it need be pushed; of an index, whether that list is
+    /// there, whatever there is of what it lists. Of a [root](Place::Root) the name must mean it. False where that is not known, as it is
+    /// by default.
+    ///
+    /// # Errors
+    /// Those of the place.
+    async fn has(&self, _descriptor: &Descriptor, _place: Place) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Told when nothing more is pushed, so that what was kept for it is let go. Who is cancelled does not tell it.
+    ///
+    /// # Errors
+    /// Those of the place.
+    async fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The repository that the content goes to, as `domain/path`; `None` where that is not a registry's.
     fn repository(&self) -> Option<&str> {

@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod convert;
+pub mod copy;
 pub mod credentials;
 pub mod error;
 pub mod fetch;
@@ -10,12 +11,14 @@ pub mod pull;
 pub mod push;
 pub mod repair;
 pub mod source;
+pub mod stored;
 
 #[cfg(feature = "http")]
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod server;
 
+pub use copy::{CopyOptions, copy};
 pub use error::RemoteError;
 pub use fetch::{Fetch, fetch_into};
 pub use lazy::LazyProvider;
@@ -23,6 +26,7 @@ pub use pull::{PullOptions, pull};
 pub use push::{Portion, PushOptions, Pushed, push};
 pub use repair::{RepairOptions, Repaired, repair};
 pub use source::DistributionSource;
+pub use stored::StoreResolver;
 
 /// For `register_credential_source!`, so that who uses it needs no dependency on wharf-content.
 #[doc(hidden)]

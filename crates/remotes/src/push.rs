@@ -8,32 +8,23 @@
 //!                missing: an error that names it    each tier in parallel, under a limit
 //! ```
 
+pub(crate) mod cargo;
+pub(crate) mod companions;
 mod parcel;
 mod plan;
+pub(crate) mod voyage;
 
-use std::{
-    fmt,
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use wharf_content::{
-    BlobReader, Catalogue, Descriptor, Error, ErrorKind, Labels, LeasedStore, Manager, Provider, Result,
-    ResultExt, Store,
-};
+use wharf_content::{Catalogue, Descriptor, Labels, LeasedStore, Result, ResultExt, Store};
 use wharf_images::{
     Image, Limits, Selection,
-    progress::{Event, Silent, Sink},
-    transport::{Delivery, Place, Pusher, Resolver, Shipment},
+    progress::{Silent, Sink},
+    referrers::StoredReferrers,
+    transport::{Pusher, Resolver},
 };
 
-use self::{parcel::Parcel, plan::Plan};
-use crate::source::neighbours;
+use self::{cargo::Stored, companions::Companions, voyage::Voyage};
 
 /// How many pieces of content are pushed at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -60,9 +51,10 @@ pub struct PushOptions {
     portion: Portion,
     concurrency: NonZeroUsize,
     non_distributable: bool,
-    sink: Arc<dyn Sink>,
+    pub(crate) sink: Arc<dyn Sink>,
     catalogue: Catalogue,
     limits: Limits,
+    pub(crate) referrers: bool,
 }
 
 impl Default for PushOptions {
@@ -74,6 +66,7 @@ impl Default for PushOptions {
             sink: Arc::new(Silent),
             catalogue: Catalogue::linked().clone(),
             limits: Limits::default(),
+            referrers: false,
         }
     }
 }
@@ -125,6 +118,14 @@ impl PushOptions {
         self.limits = limits;
         self
     }
+
+    /// Pushes what refers to the image too, such as signatures and bills of materials, and what refers to that; from a store, whatever
+    /// it has of them.
+    #[must_use]
+    pub fn with_referrers(mut self) -> Self {
+        self.referrers = true;
+        self
+    }
 }
 
 impl fmt::Debug for PushOptions {
@@ -133,6 +134,7 @@ impl fmt::Debug for PushOptions {
             .field("portion", &self.portion)
             .field("concurrency", &self.concurrency)
             .field("non_distributable", &self.non_distributable)
+            .field("referrers", &self.referrers)
             .finish_non_exhaustive()
     }
 }
@@ -151,6 +153,8 @@ pub struct Pushed {
     pub existing: usize,
     /// How many layers were left out, since they may not be distributed.
     pub skipped: usize,
+    /// How many manifests that refer to the image went with it; what they are made of is counted above.
+    pub referrers: usize,
 }
 
 /// Pushes an image of the store under `name`, which is the destination's.
@@ -176,9 +180,11 @@ pub async fn push(
     let pusher = resolver.pusher(name).await?;
     // Somebody may remove the image and collect meanwhile.
     let leased = LeasedStore::hold(store, Labels::new()).await?;
-    let pushed = push_held(&leased, image, pusher.as_ref(), options).await;
+    let pushed = push_held(&leased, image, resolver, &pusher, name, options).await;
+    let finished = pusher.finish().await;
     let released = leased.release().await;
     let pushed = pushed.context(|| format!("cannot push {:?} to {name}", image.name))?;
+    finished?;
     released?;
     Ok(pushed)
 }
@@ -186,92 +192,18 @@ pub async fn push(
 async fn push_held(
     leased: &Arc<LeasedStore>,
     image: &Image,
-    pusher: &dyn Pusher,
+    resolver: &dyn Resolver,
+    pusher: &Arc<dyn Pusher>,
+    name: &str,
     options: &PushOptions,
 ) -> Result<Pushed> {
     leased.add(&image.target.digest).await?;
-    let provider: Arc<dyn Provider> = Arc::clone(leased) as Arc<dyn Provider>;
-    let plan = Plan::make(&provider, &image.target, options).await?;
-    if let Some(pinned) = pusher.pinned().filter(|pinned| **pinned != plan.root.digest) {
-        return Err(Error::failed_precondition(format!(
-            "digest mismatch: the destination is pinned to {pinned}, and what is pushed is {}",
-            plan.root.digest
-        )));
-    }
-    if plan.skipped > 0 {
-        let text = format!(
-            "{} layers of {:?} may not be distributed and are not pushed; --allow-non-distributable pushes them",
-            plan.skipped, image.name
-        );
-        options.sink.event(&Event::Warning { text: &text });
-    }
-    let journey = Journey { store: leased, pusher, sink: &options.sink, counts: Default::default() };
-    for tier in &plan.tiers {
-        stream::iter(tier)
-            .map(|(descriptor, place)| journey.send(descriptor, *place))
-            .buffer_unordered(options.concurrency.get())
-            .try_collect::<()>()
-            .await?;
-    }
-    let [sent, mounted, existing] = journey.counts.map(AtomicUsize::into_inner);
-    Ok(Pushed { target: plan.root, sent, mounted, existing, skipped: plan.skipped })
-}
-
-/// From the store to the destination.
-struct Journey<'a> {
-    store: &'a Arc<LeasedStore>,
-    pusher: &'a dyn Pusher,
-    sink: &'a Arc<dyn Sink>,
-    /// Sent, mounted, there already.
-    counts: [AtomicUsize; 3],
-}
-
-impl Journey<'_> {
-    async fn send(&self, descriptor: &Descriptor, place: Place) -> Result<()> {
-        let delivery = self.deliver(descriptor, place).await;
-        let delivery = delivery
-            .context(|| format!("cannot push {} ({:?})", descriptor.digest, descriptor.media_type))?;
-        let at = match &delivery {
-            Delivery::Sent => {
-                self.sink.event(&Event::Done { descriptor });
-                0
-            }
-            Delivery::Mounted(from) => {
-                self.sink.event(&Event::Mounted { descriptor, from });
-                1
-            }
-            _ => {
-                self.sink.event(&Event::Exists { descriptor });
-                2
-            }
-        };
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn deliver(&self, descriptor: &Descriptor, place: Place) -> Result<Delivery> {
-        let reader: Arc<dyn BlobReader> = match self.store.reader(descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => match descriptor.embedded() {
-                Some(bytes) => Arc::new(Bytes::from(bytes)),
-                None => return Err(error),
-            },
-            reader => reader?,
-        };
-        let mut shipment = Shipment::new(
-            descriptor.clone(),
-            place,
-            Arc::new(Parcel::new(reader, descriptor.clone(), Arc::clone(self.sink))),
-        );
-        if place == Place::Blob
-            && let Some(repository) = self.pusher.repository()
-        {
-            // Content that only its descriptor has comes from nowhere.
-            let labels = match self.store.info(&descriptor.digest).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => Labels::new(),
-                info => info?.labels,
-            };
-            shipment = shipment.with_origins(neighbours(&labels, repository));
-        }
-        self.pusher.push(&shipment).await
-    }
+    let companions = if options.referrers {
+        let here = StoredReferrers::gather(leased.as_ref(), &options.catalogue).await?;
+        Some(Companions::between(Arc::new(here), resolver, name).await?)
+    } else {
+        None
+    };
+    let cargo = Arc::new(Stored(Arc::clone(leased)));
+    Voyage::new(cargo, Arc::clone(pusher), options).run(&image.name, &image.target, companions.as_ref()).await
 }

@@ -7,6 +7,7 @@ mod answer;
 mod auth;
 mod client;
 mod connections;
+mod deletion;
 mod failover;
 mod failure;
 mod fetcher;

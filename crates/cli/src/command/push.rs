@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use wharf_content::{Error, Result};
 use wharf_images::{Reference, reference::ReferenceError};
-use wharf_remotes::{Portion, PushOptions};
+use wharf_remotes::PushOptions;
 
 use crate::{
     args::{Format, PlatformArgs, RegistryArgs},
@@ -36,6 +36,9 @@ pub(crate) struct Push {
     /// Push layers that may not be distributed, too
     #[arg(long)]
     allow_non_distributable: bool,
+    /// Push what refers to the image too, such as signatures, as far as it is in the store
+    #[arg(long)]
+    referrers: bool,
     /// Send blobs in chunks of so many bytes, such as 16MiB [default: whole, unless the registry wants chunks]
     #[arg(long, value_name = "SIZE", value_parser = chunk)]
     chunk_size: Option<NonZeroU64>,
@@ -52,12 +55,7 @@ fn chunk(text: &str) -> Result<NonZeroU64, String> {
 
 impl Push {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let portion = match self.platforms.selection()? {
-            None => Portion::Whole,
-            Some(selection) if selection.is_all() => Portion::Whole,
-            Some(selection) if self.platforms.is_one() => Portion::Best(selection),
-            Some(selection) => Portion::Sparse(selection),
-        };
+        let portion = self.platforms.portion()?;
         let image = context.image(&self.name).await?;
         let typed = self.reference.as_deref().unwrap_or(&image.name);
         let progress = progress::start_pushing(&context.global);
@@ -73,6 +71,9 @@ impl Push {
         if self.allow_non_distributable {
             options = options.allowing_non_distributable();
         }
+        if self.referrers {
+            options = options.with_referrers();
+        }
         let outcome = wharf_remotes::push(store, &image, resolver.as_ref(), &name, &options).await;
         progress.finish(outcome.is_ok());
         let pushed = outcome?;
@@ -85,6 +86,7 @@ impl Push {
                 "mounted": pushed.mounted,
                 "existing": pushed.existing,
                 "skipped": pushed.skipped,
+                "referrers": pushed.referrers,
             })),
             Format::Text if context.global.quiet => output::line(digest.as_str()),
             Format::Text => output::line(&reference.with_digest(digest.clone()).full()),

@@ -1,4 +1,4 @@
-//! A blob of the store on its way out: hashed while it is read, so that damage is told as what it is, and counted while it is sent.
+//! A piece of content on its way out: hashed while it is read, so that damage is told as what it is, and counted while it is sent.
 
 use std::{
     fmt,
@@ -7,16 +7,17 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use wharf_content::{
-    BlobReader, ByteStream, Descriptor, Digest, Error, Hasher, Result, copying::Source, stream_blob,
-};
+use futures_util::{StreamExt, stream};
+use wharf_content::{ByteStream, Descriptor, Digest, Error, Hasher, Result, copying::Source};
 use wharf_images::progress::{Event, Sink};
+
+use super::cargo::Cargo;
 
 /// The source of a [`Shipment`](wharf_images::transport::Shipment).
 #[derive(Clone)]
 pub(super) struct Parcel {
-    reader: Arc<dyn BlobReader>,
+    source: Arc<dyn Source>,
+    cargo: Arc<dyn Cargo>,
     descriptor: Descriptor,
     sink: Arc<dyn Sink>,
     state: Arc<Mutex<State>>,
@@ -35,10 +36,16 @@ struct State {
 }
 
 impl Parcel {
-    pub(super) fn new(reader: Arc<dyn BlobReader>, descriptor: Descriptor, sink: Arc<dyn Sink>) -> Self {
+    /// Wraps the bytes that a cargo gives.
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        cargo: Arc<dyn Cargo>,
+        descriptor: Descriptor,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         let state = State { hasher: Some(hasher), hashed: 0, damaged: None, opened_at: None, told: None };
-        Self { reader, descriptor, sink, state: Arc::new(Mutex::new(state)) }
+        Self { source, cargo, descriptor, sink, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -53,6 +60,12 @@ impl Parcel {
             return Err(self.damage(found));
         }
         let end = at + bytes.len() as u64;
+        if end > self.descriptor.size {
+            return Err(Error::failed_precondition(format!(
+                "size mismatch for {} ({:?}): described with {} bytes, and there are more",
+                self.descriptor.digest, self.descriptor.media_type, self.descriptor.size
+            )));
+        }
         if at > state.hashed || end < state.hashed || state.hasher.is_none() {
             return Ok(());
         }
@@ -75,10 +88,12 @@ impl Parcel {
     }
 
     fn damage(&self, found: &Digest) -> Error {
-        Error::failed_precondition(format!(
-            "blob {} ({:?}) is damaged: its bytes have the digest {found}",
-            self.descriptor.digest, self.descriptor.media_type
-        ))
+        self.cargo.damage(&self.descriptor, found)
+    }
+
+    fn cut_short(&self, at: u64) -> Error {
+        let Descriptor { media_type, digest, size, .. } = &self.descriptor;
+        Error::unavailable(format!("{digest} ({media_type:?}) ended after {at} of {size} bytes"))
     }
 }
 
@@ -95,14 +110,25 @@ impl Source for Parcel {
         if self.descriptor.size == 0 {
             self.hash(0, &[])?;
         }
+        let bytes = self.source.open(offset).await?;
         let parcel = self.clone();
-        let mut at = offset;
-        let blob = stream_blob(Arc::clone(&self.reader), offset);
-        Ok(Box::pin(blob.map(move |bytes| {
-            let bytes = bytes?;
-            parcel.hash(at, &bytes)?;
-            at += bytes.len() as u64;
-            Ok(bytes)
+        Ok(Box::pin(stream::unfold(Some((bytes, offset)), move |state| {
+            let parcel = parcel.clone();
+            async move {
+                let (mut bytes, at) = state?;
+                match bytes.next().await {
+                    Some(Ok(chunk)) => match parcel.hash(at, &chunk) {
+                        Ok(()) => {
+                            let next = at + chunk.len() as u64;
+                            Some((Ok(chunk), Some((bytes, next))))
+                        }
+                        Err(error) => Some((Err(error), None)),
+                    },
+                    Some(Err(error)) => Some((Err(error), None)),
+                    None if at < parcel.descriptor.size => Some((Err(parcel.cut_short(at)), None)),
+                    None => None,
+                }
+            }
         })))
     }
 
@@ -124,7 +150,7 @@ impl Source for Parcel {
 
 #[cfg(test)]
 mod tests {
-    use wharf_content::Algorithm;
+    use wharf_content::{Algorithm, MemoryStore, Provider};
 
     use super::*;
 
@@ -141,9 +167,37 @@ mod tests {
         }
     }
 
+    /// A cargo of which only what it says of damage matters.
+    #[derive(Debug)]
+    struct Nothing;
+
+    #[async_trait]
+    impl Cargo for Nothing {
+        fn documents(&self) -> Arc<dyn Provider> {
+            Arc::new(MemoryStore::new())
+        }
+
+        async fn has(&self, _: &Descriptor) -> Result<bool> {
+            Ok(false)
+        }
+
+        async fn source(&self, _: &Descriptor) -> Result<Arc<dyn Source>> {
+            Ok(Arc::new(Bytes::new()))
+        }
+
+        async fn origins(&self, _: &Descriptor, _: Option<&str>) -> Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+
+        fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error {
+            Error::failed_precondition(format!("{} is damaged: {found}", descriptor.digest))
+        }
+    }
+
     fn parcel(bytes: &'static [u8], descriptor: Descriptor) -> (Parcel, Arc<Told>) {
         let told = Arc::new(Told::default());
-        (Parcel::new(Arc::new(Bytes::from_static(bytes)), descriptor, told.clone()), told)
+        let cargo = Arc::new(Nothing);
+        (Parcel::new(Arc::new(Bytes::from_static(bytes)), cargo, descriptor, told.clone()), told)
     }
 
     async fn read(parcel: &Parcel, offset: u64) -> Result<Vec<u8>> {
@@ -180,6 +234,16 @@ mod tests {
         let empty = Descriptor::new("x", wharf_content::Digest::sha256(b"not empty"), 0);
         let (empty, _) = self::parcel(b"", empty);
         assert!(read(&empty, 0).await.is_err(), "no bytes have a digest, too");
+    }
+
+    #[tokio::test]
+    async fn too_many_and_too_few_bytes_are_told() {
+        for (size, said) in [(9, "and there are more"), (11, "ended after 10 of 11 bytes")] {
+            let descriptor = Descriptor::new("x", wharf_content::Digest::sha256(b"0123456789"), size);
+            let (parcel, _) = parcel(b"0123456789", descriptor);
+            let error = read(&parcel, 0).await.expect_err(said);
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -10,17 +10,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use wharf_content::{Descriptor, Digest, Error, ErrorKind, Provider, Result};
+use tokio::sync::Semaphore;
+use wharf_content::{Descriptor, Digest, Error, Provider, Result};
 use wharf_images::{
     Flow, Handler, Kind, Role, Selection, decode,
     decode::kind,
-    image, media_types,
+    dispatch, image, media_types,
     progress::{Event, Skip},
-    transport::Place,
+    transport::{Place, Pusher},
     walk,
 };
 
-use super::{Portion, PushOptions};
+use super::{Portion, PushOptions, cargo::Cargo, voyage::Voyage};
 
 /// How many missing parts an error names.
 const MAX_NAMED: usize = 8;
@@ -34,50 +35,85 @@ pub(super) struct Plan {
     pub(super) root: Descriptor,
     /// What may be pushed at the same time, tier after tier; the root is alone in the last one.
     pub(super) tiers: Vec<Vec<(Descriptor, Place)>>,
+    /// What the destination was found to have, and needs not be pushed.
+    pub(super) existing: Vec<Descriptor>,
+    /// Whether the root is at the destination.
+    pub(super) has_root: bool,
+    /// The root and what it consists of that can be referred to.
+    pub(super) documents: Vec<Descriptor>,
     /// Layers that may not be distributed and are left out.
     pub(super) skipped: usize,
 }
 
 impl Plan {
     /// Plans the push of an image.
-    pub(super) async fn make(
-        provider: &Arc<dyn Provider>,
-        target: &Descriptor,
-        options: &PushOptions,
-    ) -> Result<Self> {
-        let catalogue = &options.catalogue;
+    pub(super) async fn make(voyage: &Voyage<'_>, target: &Descriptor) -> Result<Self> {
+        let options = voyage.options;
+        let documents = voyage.cargo.documents();
+        let (provider, catalogue) = (documents.as_ref(), &options.catalogue);
         let (root, selection) = match &options.portion {
             Portion::Whole => (target.clone(), Selection::all()),
             Portion::Best(selection) => {
-                image::check_platform(provider.as_ref(), target, selection, catalogue).await?;
+                image::check_platform(provider, target, selection, catalogue).await?;
                 let is_index = kind(&target.media_type, catalogue)? == Some(Kind::Index);
                 let root = if is_index {
-                    image::manifest(provider.as_ref(), target, selection, catalogue).await?.descriptor
+                    image::manifest(provider, target, selection, catalogue).await?.descriptor
                 } else {
                     target.clone()
                 };
                 (root, Selection::all())
             }
             Portion::Sparse(selection) => {
-                image::check_platform(provider.as_ref(), target, selection, catalogue).await?;
+                image::check_platform(provider, target, selection, catalogue).await?;
                 (target.clone(), selection.clone())
             }
         };
-        let finder = Finder {
-            provider: Arc::clone(provider),
+        Self::below(voyage, root, Place::Root, selection, target).await
+    }
+
+    /// Plans the push of what refers to an image, which has no name.
+    pub(super) async fn of_referrer(voyage: &Voyage<'_>, referrer: &Descriptor) -> Result<Self> {
+        Self::below(voyage, referrer.clone(), Place::Manifest, Selection::all(), referrer).await
+    }
+
+    /// Plans the push of a root, of `target`, and all below it.
+    async fn below(
+        voyage: &Voyage<'_>,
+        root: Descriptor,
+        place: Place,
+        selection: Selection,
+        target: &Descriptor,
+    ) -> Result<Self> {
+        let options = voyage.options;
+        let documents = voyage.cargo.documents();
+        // What a manifest that is there lacks of it may be what could not be pushed then.
+        let asks_first = voyage.asks_first && !options.non_distributable;
+        let finder = Arc::new(Finder {
+            cargo: Arc::clone(&voyage.cargo),
+            documents: Arc::clone(&documents),
+            pusher: asks_first.then(|| Arc::clone(&voyage.pusher)),
             options: options.clone(),
+            root: root.digest.clone(),
             selection,
             found: Mutex::default(),
             unknown: Mutex::default(),
-        };
-        finder.found().places.insert(root.digest.clone(), Place::Root);
-        walk(&finder, std::slice::from_ref(&root), options.limits).await?;
-        let found = mem::take(&mut *finder.found());
-        if !found.missing.is_empty() {
-            return Err(incomplete(provider, target, &found.missing, options).await);
+        });
+        finder.found().places.insert(root.digest.clone(), place);
+        if voyage.asks_first {
+            // Each node is a request or two.
+            let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
+            let handler = Arc::clone(&finder) as Arc<dyn Handler>;
+            dispatch(handler, vec![root.clone()], Some(limiter), options.limits).await?;
+        } else {
+            walk(finder.as_ref(), std::slice::from_ref(&root), options.limits).await?;
         }
-        let skipped = found.skipped;
-        Ok(Self { root, tiers: found.tiers()?, skipped })
+        let mut found = mem::take(&mut *finder.found());
+        if !found.missing.is_empty() {
+            return Err(incomplete(&documents, target, &found.missing, options).await);
+        }
+        let (existing, documents) = (mem::take(&mut found.existing), mem::take(&mut found.documents));
+        let (skipped, has_root) = (found.skipped, found.has_root);
+        Ok(Self { root, tiers: found.tiers()?, existing, has_root, documents, skipped })
     }
 }
 
@@ -89,6 +125,9 @@ struct Found {
     places: HashMap<Digest, Place>,
     children: HashMap<Digest, Vec<Digest>>,
     missing: Vec<Descriptor>,
+    existing: Vec<Descriptor>,
+    has_root: bool,
+    documents: Vec<Descriptor>,
     /// Children of parents that vouch for what nobody decodes.
     vouched: HashSet<Digest>,
     skipped: usize,
@@ -130,11 +169,25 @@ impl Found {
     }
 }
 
+/// What the destination has of a document.
+enum There {
+    /// Nothing, as far as is known.
+    No,
+    /// The document.
+    Itself,
+    /// The document and all below it.
+    Whole,
+}
+
 /// Looks each node up, and then goes on with its children.
 #[derive(Debug)]
 struct Finder {
-    provider: Arc<dyn Provider>,
+    cargo: Arc<dyn Cargo>,
+    documents: Arc<dyn Provider>,
+    /// The destination, where it is to be asked what it has.
+    pusher: Option<Arc<dyn Pusher>>,
     options: PushOptions,
+    root: Digest,
     selection: Selection,
     found: Mutex<Found>,
     unknown: Mutex<HashSet<String>>,
@@ -153,6 +206,32 @@ impl Finder {
             None if role == Role::Manifest => Place::Manifest,
             _ => Place::Blob,
         })
+    }
+
+    /// What the destination has of a document, where it is asked. A root that is there and not under its name is still sent, and so is
+    /// a referrer that may not be listed.
+    async fn there(&self, descriptor: &Descriptor, kind: Option<Kind>) -> Result<There> {
+        let (Some(pusher), Some(kind)) = (&self.pusher, kind.filter(|kind| kind.is_manifest())) else {
+            return Ok(There::No);
+        };
+        let place = self.found().places.get(&descriptor.digest).copied().unwrap_or(Place::Manifest);
+        let (is_root, is_index) = (descriptor.digest == self.root, kind == Kind::Index);
+        if place == Place::Root && pusher.has(descriptor, Place::Root).await? {
+            self.found().existing.push(descriptor.clone());
+            self.found().has_root = true;
+            return Ok(if is_index { There::Itself } else { There::Whole });
+        }
+        if (is_root && is_index) || !pusher.has(descriptor, Place::Manifest).await? {
+            return Ok(There::No);
+        }
+        let mut found = self.found();
+        if is_root {
+            found.has_root = true;
+            found.nodes.push(descriptor.clone());
+        } else {
+            found.existing.push(descriptor.clone());
+        }
+        Ok(if is_index { There::Itself } else { There::Whole })
     }
 
     fn report_unknown(&self, descriptor: &Descriptor) {
@@ -174,19 +253,22 @@ impl Handler for Finder {
             self.options.sink.event(&Event::Skipped { descriptor, why: Skip::NotDistributable });
             return Ok(Flow::Skip);
         }
-        match self.provider.reader(descriptor).await {
-            Ok(reader) => check_size(descriptor, reader.size())?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if descriptor.embedded().is_none() {
-                    self.found().missing.push(descriptor.clone());
-                    return Ok(Flow::leaf());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        self.found().nodes.push(descriptor.clone());
         let catalogue = &self.options.catalogue;
-        let Some(decoded) = decode(self.provider.as_ref(), descriptor, catalogue).await? else {
+        let kind = kind(&descriptor.media_type, catalogue)?;
+        if kind.is_some_and(Kind::is_manifest) {
+            self.found().documents.push(descriptor.clone());
+        }
+        match self.there(descriptor, kind).await? {
+            There::Whole => return Ok(Flow::leaf()),
+            // What it lists is looked at in any case.
+            There::Itself => {}
+            There::No if self.cargo.has(descriptor).await? => self.found().nodes.push(descriptor.clone()),
+            There::No => {
+                self.found().missing.push(descriptor.clone());
+                return Ok(Flow::leaf());
+            }
+        }
+        let Some(decoded) = decode(self.documents.as_ref(), descriptor, catalogue).await? else {
             self.report_unknown(descriptor);
             return Ok(Flow::leaf());
         };
@@ -199,7 +281,7 @@ impl Handler for Finder {
             places.insert(child.descriptor.digest.clone(), self.place(&child.descriptor, child.role)?);
         }
         let mut children = decoded.descriptors();
-        if kind(&descriptor.media_type, catalogue)? == Some(Kind::Index) {
+        if kind == Some(Kind::Index) {
             let listed = children.clone();
             children = self.selection.choose(descriptor, children)?;
             for left_out in listed.iter().filter(|child| !children.contains(child)) {
@@ -220,17 +302,6 @@ impl Handler for Finder {
         drop(found);
         Ok(Flow::Children(children))
     }
-}
-
-/// Refuses a blob that is shorter or longer than it is described.
-fn check_size(descriptor: &Descriptor, found: u64) -> Result<()> {
-    if found == descriptor.size {
-        return Ok(());
-    }
-    Err(Error::failed_precondition(format!(
-        "size mismatch for {} ({:?}): described with {} bytes, and the store has {found}",
-        descriptor.digest, descriptor.media_type, descriptor.size
-    )))
 }
 
 /// Says what is missing, and what can be done about it.

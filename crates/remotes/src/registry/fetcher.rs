@@ -52,6 +52,16 @@ impl RegistryFetcher {
 #[async_trait]
 impl Fetcher for RegistryFetcher {
     async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream> {
+        if offset > descriptor.size {
+            let Descriptor { digest, size, .. } = descriptor;
+            return Err(Error::out_of_range(format!(
+                "offset {offset} is outside {digest}, which has {size} bytes"
+            )));
+        }
+        if offset > 0 && offset == descriptor.size {
+            // A request for no bytes is one that cannot be answered.
+            return Ok(Box::pin(stream::empty()));
+        }
         let endpoints = self.endpoints(descriptor)?;
         let descriptor = descriptor.clone();
         let open: Open = Box::new(move |client, path, offset| {

@@ -238,6 +238,20 @@ impl Pusher for RegistryPusher {
         })
     }
 
+    async fn has(&self, descriptor: &Descriptor, place: Place) -> Result<bool> {
+        let tag = self.reference.tag().filter(|_| place == Place::Root);
+        let object = tag.unwrap_or(descriptor.digest.as_str());
+        let mut head = self.ask(Method::HEAD, &format!("manifests/{object}"));
+        head.accept = Some(ACCEPT);
+        // A registry takes no manifest before it has what that is made of (distribution specification 1.1, "Pushing Manifests").
+        let Some(headers) = self.found(&head).await? else { return Ok(false) };
+        Ok(match digest_header(&headers) {
+            Some(Ok(claimed)) => claimed == descriptor.digest,
+            Some(Err(_)) => false,
+            None => tag.is_none(),
+        })
+    }
+
     fn repository(&self) -> Option<&str> {
         Some(self.reference.repository())
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wharf_content::{Descriptor, Error, Result, ResultExt};
+use wharf_content::{Descriptor, Digest, Error, Result, ResultExt};
 use wharf_images::{decode::MAX_MANIFEST_LEN, media_types, referrers::fallback_tag};
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
 pub(super) struct Referrer {
     /// The tag under which those of its subject are listed.
     tag: String,
+    subject: Digest,
     /// How it is described there.
     described: Descriptor,
 }
@@ -48,6 +49,33 @@ struct Config {
     media_type: String,
 }
 
+/// A list of referrers under a tag.
+struct List<'a> {
+    client: &'a Client,
+    endpoint: String,
+    scope: &'a str,
+}
+
+impl List<'_> {
+    /// The index; `None` where there is none.
+    async fn read(&self) -> Result<Option<Bytes>> {
+        let mut ask = Ask::new(Method::GET, &*self.endpoint, self.scope);
+        ask.accept = Some(media_types::OCI_INDEX);
+        match self.client.read(&ask, MAX_MANIFEST_LEN).await {
+            Ok((_, body)) => Ok(Some(body)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, index: Vec<u8>) -> Result<()> {
+        let (len, index) = (index.len() as u64, Arc::new(Bytes::from(index)));
+        let mut ask = Ask::new(Method::PUT, &*self.endpoint, self.scope);
+        ask.payload = Some(Payload::whole(index, len, media_types::OCI_INDEX));
+        self.client.send(&ask).await.map(drop)
+    }
+}
+
 impl Referrer {
     /// Reads a manifest; `None` where it has no subject, or is no JSON that could have one.
     pub(super) fn read(descriptor: &Descriptor, bytes: &[u8]) -> Option<Self> {
@@ -59,25 +87,43 @@ impl Referrer {
         let artifact_type = own.or_else(|| view.config.map(|config| config.media_type));
         described.artifact_type = artifact_type.filter(|artifact_type| !artifact_type.is_empty());
         described.annotations = view.annotations.unwrap_or_default();
-        Some(Self { tag: fallback_tag(&subject), described })
+        Some(Self { tag: fallback_tag(&subject), subject, described })
     }
 
     /// Lists it, unless it is listed.
     pub(super) async fn list(&self, client: &Client, path: &str, scope: &str) -> Result<()> {
-        let endpoint = format!("{path}/manifests/{}", self.tag);
+        let list = List { client, endpoint: format!("{path}/manifests/{}", self.tag), scope };
         let cannot = || format!("cannot list the manifest among the referrers under the tag {}", self.tag);
-        let mut ask = Ask::new(Method::GET, &*endpoint, scope);
-        ask.accept = Some(media_types::OCI_INDEX);
-        let present = match client.read(&ask, MAX_MANIFEST_LEN).await {
-            Ok((_, body)) => Some(body),
-            Err(error) if status(&error) == Some(404) => None,
-            Err(error) => return Err(error.context(cannot())),
-        };
-        let Some(index) = self.added_to(present.as_deref()).context(cannot)? else { return Ok(()) };
-        let (len, index) = (index.len() as u64, Arc::new(Bytes::from(index)));
-        let mut ask = Ask::new(Method::PUT, endpoint, scope);
-        ask.payload = Some(Payload::whole(index, len, media_types::OCI_INDEX));
-        client.send(&ask).await.context(cannot).map(drop)
+        let present = list.read().await.context(cannot)?;
+        match self.added_to(present.as_deref()).context(cannot)? {
+            Some(index) => list.write(index).await.context(cannot),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes it off the list of its subject, where there is one.
+    pub(super) async fn unlist(&self, client: &Client, path: &str, scope: &str) -> Result<()> {
+        let list = List { client, endpoint: format!("{path}/manifests/{}", self.tag), scope };
+        let cannot = || format!("the list of referrers under the tag {} still has it", self.tag);
+        let present = list.read().await.context(cannot)?;
+        match present.and_then(|present| self.taken_from(&present)) {
+            Some(index) => list.write(index).await.context(cannot),
+            None => Ok(()),
+        }
+    }
+
+    /// The subject's endpoint at registries that list referrers themselves.
+    pub(super) fn endpoint(&self, path: &str) -> String {
+        format!("{path}/referrers/{}", self.subject)
+    }
+
+    /// The list without this one; `None` where it is not on it, or that is no list.
+    fn taken_from(&self, present: &[u8]) -> Option<Vec<u8>> {
+        let mut index: Value = serde_json::from_slice(present).ok()?;
+        let listed = index.get_mut("manifests").and_then(Value::as_array_mut)?;
+        let before = listed.len();
+        listed.retain(|entry| entry["digest"] != self.described.digest.as_str());
+        (listed.len() < before).then(|| index.to_string().into_bytes())
     }
 
     /// The list with this one in it; `None` where it is there.
@@ -129,6 +175,10 @@ mod tests {
         let both: Value = serde_json::from_slice(&both).expect("JSON");
         assert_eq!(both["manifests"].as_array().map(Vec::len), Some(2));
         assert_eq!(both["manifests"][1]["artifactType"], "application/x-own");
+        let one = referrer.taken_from(both.to_string().as_bytes()).expect("it is there");
+        assert_eq!(referrer.taken_from(&one), None, "once");
+        let one: Value = serde_json::from_slice(&one).expect("JSON");
+        assert_eq!(one["manifests"][0], both["manifests"][1], "the other one stays as it is");
     }
 
     #[test]

@@ -14,11 +14,12 @@ use wharf_images::{
     media_types as types,
     referrers::ReferrersProvider,
     schema1, sniff,
-    transport::{Fetcher, Pusher, Resolved, Resolver},
+    transport::{Fetcher, Pusher, Resolved, Resolver, explicit},
 };
 
 use super::{
     client::{Ask, Client},
+    deletion::Deletion,
     failover, failure,
     fetcher::RegistryFetcher,
     hosts::{Capabilities, Hosts, Site},
@@ -124,6 +125,14 @@ impl Resolver for RegistryResolver {
         let reference = Reference::parse(name)?;
         let sites = self.sites(&reference, Capabilities::REFERRERS).await?;
         Ok(Arc::new(RegistryReferrers::new(sites, reference)))
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        let reference = explicit(name)?;
+        let cannot = || format!("cannot delete {}", reference.full());
+        let sites = self.sites(&reference, Capabilities::PUSH).await.context(cannot)?;
+        let client = failover::first(&sites, |client, _| async { Ok(client) }).await.context(cannot)?;
+        Deletion::new(&client, &reference).run().await.context(cannot)
     }
 }
 

@@ -1,0 +1,97 @@
+//! `wharf copy`.
+
+use clap::Args;
+use serde_json::json;
+use wharf_content::Result;
+use wharf_images::Reference;
+use wharf_remotes::CopyOptions;
+
+use crate::{
+    args::{Format, PlatformArgs, RegistryArgs},
+    context::Context,
+    output, progress,
+    sides::{DestinationArgs, SourceArgs},
+};
+
+/// Arguments of `copy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints the name and the digest of what was copied. Between registries the bytes flow from one to the other and touch no disk; \
+within one registry nothing is moved where it can be mounted. What is at the destination already is not moved again, so that an interrupted \
+copy goes on with the next one. Documents are copied as the bytes that they are, so that every digest stays.\n\n\
+A name without a prefix is at a registry; store:NAME is in the store. Of an image with several platforms everything is copied. With one \
+--platform the manifest of that platform is copied in the place of the index; with several, the index and those platforms only, which \
+many registries refuse.\n\n\
+With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those.\n\n\
+Options without src or dest in their name are for both sides.\n\n\
+Examples:\n  wharf copy busybox:1.37 registry.example.com/mirror/busybox:1.37\n  \
+wharf copy --referrers ghcr.io/owner/image:1.2 localhost:5000/image:1.2\n  \
+wharf copy --platform linux/arm64 busybox store:busybox-arm64\n  \
+wharf copy store:app:1 --dest-tls-verify=false registry.test:5000/app:1"
+)]
+pub(crate) struct Copy {
+    /// The image that is copied
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Where it goes
+    #[arg(value_name = "DST")]
+    destination: String,
+    /// Copy what refers to the image too, such as signatures
+    #[arg(long)]
+    referrers: bool,
+    /// Copy layers that may not be distributed, too
+    #[arg(long)]
+    allow_non_distributable: bool,
+    #[command(flatten)]
+    platforms: PlatformArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    from: SourceArgs,
+    #[command(flatten)]
+    to: DestinationArgs,
+}
+
+impl Copy {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let portion = self.platforms.portion()?;
+        let progress = progress::start_pushing(&context.global);
+        let (source, from) =
+            context.place(&self.source, &self.from.over(&self.registry), &progress).await?;
+        let (destination, to) =
+            context.place(&self.destination, &self.to.over(&self.registry), &progress).await?;
+        let mut options = CopyOptions::new()
+            .with_portion(portion)
+            .with_concurrency(self.registry.max_concurrent_downloads)
+            .with_catalogue(context.catalogue.clone())
+            .with_sink(progress.sink());
+        if self.allow_non_distributable {
+            options = options.allowing_non_distributable();
+        }
+        if self.referrers {
+            options = options.with_referrers();
+        }
+        let outcome = wharf_remotes::copy(source.as_ref(), &from, destination.as_ref(), &to, &options).await;
+        progress.finish(outcome.is_ok());
+        let copied = outcome?;
+        let digest = &copied.target.digest;
+        // A transport may have names of another kind.
+        let reference = Reference::parse(&to).ok();
+        match context.global.format {
+            Format::Json => output::json(&json!({
+                "name": reference.map_or(to, |reference| reference.full()),
+                "target": copied.target,
+                "sent": copied.sent,
+                "mounted": copied.mounted,
+                "existing": copied.existing,
+                "skipped": copied.skipped,
+                "referrers": copied.referrers,
+            })),
+            Format::Text if context.global.quiet => output::line(digest.as_str()),
+            Format::Text => output::line(&match reference {
+                Some(reference) => reference.with_digest(digest.clone()).full(),
+                None => format!("{}@{digest}", output::escape(&to)),
+            }),
+        }
+    }
+}

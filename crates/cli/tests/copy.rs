@@ -1,0 +1,116 @@
+//! `wharf copy`, `wharf delete`, and `wharf push --referrers`, as a user types them.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Wharf, three_platforms};
+use wharf_tests::{FakeServer, Reply, TestRegistry};
+
+#[tokio::test]
+async fn between_registries_and_no_store_is_made() {
+    let (source, destination) = (TestRegistry::start().await, TestRegistry::start().await);
+    let from = source.put("team/image:1", &three_platforms()).await.expect("puts");
+    let digest = source.image(&from).await.expect("there").target.digest;
+    let wharf = Wharf::new();
+    let to = destination.reference("mirror/image:1");
+    let out = wharf.run(&["copy", &from, &format!("docker://{to}")]).await.succeeded();
+    assert_eq!(out, format!("{to}@{digest}\n"));
+    assert!(!wharf.dir.path().join("store").exists(), "nothing touched the disk");
+    assert_eq!(destination.image(&to).await.expect("there").target.digest, digest);
+    assert_eq!(wharf.run(&["-q", "cp", &from, &to]).await.succeeded(), format!("{digest}\n"));
+
+    let arm = destination.reference("mirror/image:arm");
+    let page =
+        wharf.run(&["copy", "--format", "json", "--platform", "linux/arm64", &from, &arm]).await.succeeded();
+    let page: Value = serde_json::from_str(&page).expect("JSON");
+    let told = |key: &str| page[key].as_u64();
+    assert_eq!(page["name"], arm.as_str());
+    assert_eq!(page["target"]["mediaType"], wharf_images::media_types::OCI_MANIFEST);
+    let counts = ["sent", "mounted", "existing", "skipped", "referrers"].map(told);
+    assert_eq!(counts, [Some(1), Some(0), Some(0), Some(0), Some(0)], "only the name is new");
+}
+
+#[tokio::test]
+async fn into_the_store_and_out_of_it() {
+    let (source, destination) = (TestRegistry::start().await, TestRegistry::start().await);
+    let from = source.put("team/image:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let out = wharf.run(&["copy", &from, "store:app:1"]).await.succeeded();
+    let digest = source.image(&from).await.expect("there").target.digest;
+    assert_eq!(out, format!("docker.io/library/app:1@{digest}\n"));
+    wharf.run(&["gc"]).await.succeeded();
+    let checked = wharf.run(&["images", "check", "app:1"]).await.succeeded();
+    assert!(checked.contains("complete") && !checked.contains("incomplete"), "{checked}");
+    let to = destination.reference("back:1");
+    wharf.run(&["copy", "store:app:1", &to]).await.succeeded();
+    assert_eq!(destination.image(&to).await.expect("there").target.digest, digest);
+    // Within the store it is another name.
+    wharf.run(&["copy", "store:app:1", "store:twin:1"]).await.succeeded();
+    assert_eq!(wharf.run(&["delete", "store:app:1"]).await.succeeded(), "store:app:1\n");
+    let left = wharf.run(&["ls", "-q"]).await.succeeded();
+    assert_eq!(left, "docker.io/library/twin:1\n");
+}
+
+#[tokio::test]
+async fn referrers_go_along_where_they_are_asked_for() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("image:1", &three_platforms()).await.expect("puts");
+    let target = registry.image(&name).await.expect("there").target;
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let config = wharf_content::Descriptor::of(wharf_images::media_types::OCI_EMPTY, b"{}");
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": wharf_images::media_types::OCI_MANIFEST, "config": config, "layers": [],
+        "artifactType": "application/x-bill", "subject": target,
+    });
+    for bytes in [b"{}".as_slice(), manifest.to_string().as_bytes()] {
+        let path = wharf.path("document");
+        std::fs::write(&path, bytes).expect("writes");
+        let mut command = wharf.command(&["content", "ingest", "document"]);
+        command.stdin(std::fs::File::open(&path).expect("opens"));
+        let done = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let done = done.expect("runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let other = TestRegistry::start().await;
+    let to = other.reference("image:1");
+    let page = wharf.run(&["push", "--format", "json", "--referrers", &name, &to]).await.succeeded();
+    assert_eq!(serde_json::from_str::<Value>(&page).expect("JSON")["referrers"], 1);
+    let third = TestRegistry::start().await;
+    let to_third = third.reference("image:1");
+    wharf.run(&["copy", "--referrers", &to, &to_third]).await.succeeded();
+    let listed = wharf.run(&["referrers", &to_third]).await.succeeded();
+    assert!(listed.contains("application/x-bill"), "{listed}");
+}
+
+#[tokio::test]
+async fn mistakes_and_refusals() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("image:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let bare = registry.reference("image");
+    let refusing = FakeServer::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::new(405, &[], ""),
+        _ => Reply::new(404, &[], ""),
+    });
+    let refusing = refusing.await;
+    let absent = format!("{}/x:1", refusing.address());
+    for (arguments, code, said) in [
+        (vec!["copy", &name], 3, "<DST>"),
+        (vec!["copy", &name, "oci:/tmp/x"], 3, "known are docker://, store:"),
+        (vec!["copy", &name, "x/B:1"], 3, "x/B"),
+        (vec!["copy", "store:nothing:1", &name], 2, "there is no image"),
+        (vec!["copy", &name, &name, "--src-plain-http", "--src-tls-verify"], 3, "cannot be used with"),
+        (vec!["copy", &name, "127.0.0.1:1/a:1", "--retry-times", "0"], 6, "127.0.0.1:1"),
+        (vec!["copy", &name, &name, "--src-tls-verify", "--retry-times", "0"], 6, "TLS"),
+        (vec!["copy", "--platform", "linux/riscv64", &name, &bare], 2, "linux/arm64"),
+        (vec!["delete", &bare], 3, "@DIGEST"),
+        (vec!["delete", &name], 1, "deletes no tag by itself"),
+        (vec!["delete", &absent], 2, "404"),
+        (vec!["delete", "store:nothing:1"], 2, "there is no image"),
+    ] {
+        let error = wharf.run(&arguments).await.failed(code);
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+    assert!(registry.image(&name).await.is_ok());
+}

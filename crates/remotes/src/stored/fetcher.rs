@@ -1,0 +1,56 @@
+//! Content out of a store.
+
+use async_trait::async_trait;
+use wharf_content::{
+    ByteStream, Descriptor, Digest, Error, ErrorKind, Labels, Provider, Result, stream_blob,
+};
+use wharf_images::transport::Fetcher;
+
+use super::holding::Holding;
+use crate::source::neighbours;
+
+/// Fetches what a name means and whatever else is there.
+#[derive(Debug)]
+pub(super) struct StoreFetcher {
+    holding: Holding,
+    /// The root of the image, which is held while it is fetched: somebody may remove it and collect.
+    root: Option<Digest>,
+}
+
+impl StoreFetcher {
+    pub(super) fn new(holding: Holding, root: Option<Digest>) -> Self {
+        Self { holding, root }
+    }
+}
+
+#[async_trait]
+impl Fetcher for StoreFetcher {
+    async fn fetch(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream> {
+        let leased = self.holding.leased().await?;
+        if self.root.as_ref() == Some(&descriptor.digest) {
+            leased.add(&descriptor.digest).await?;
+        }
+        let reader = leased.reader(descriptor).await?;
+        if offset > reader.size() {
+            return Err(Error::out_of_range(format!(
+                "offset {offset} is outside {}, which has {} bytes",
+                descriptor.digest,
+                reader.size()
+            )));
+        }
+        Ok(stream_blob(reader, offset))
+    }
+
+    async fn origins(&self, descriptor: &Descriptor, destination: Option<&str>) -> Result<Vec<String>> {
+        let Some(destination) = destination else { return Ok(Vec::new()) };
+        let labels = match self.holding.store().info(&descriptor.digest).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Labels::new(),
+            info => info?.labels,
+        };
+        Ok(neighbours(&labels, destination))
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.holding.release().await
+    }
+}
