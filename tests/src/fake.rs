@@ -3,7 +3,11 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -51,6 +55,8 @@ impl Request {
 pub struct Reply {
     bytes: Vec<u8>,
     ending: Ending,
+    /// How many bytes at a time, and how long is waited after each of them.
+    drip: Option<(usize, Duration)>,
 }
 
 /// What comes after the bytes.
@@ -65,7 +71,7 @@ enum Ending {
 impl Reply {
     /// Bytes of the test's own, head and all.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), ending: Ending::Close }
+        Self { bytes: bytes.into(), ending: Ending::Close, drip: None }
     }
 
     /// A status with headers and a body in chunks of `piece` that ends when the client has enough of it.
@@ -113,7 +119,13 @@ impl Reply {
     /// # Errors
     /// When the client has seen enough.
     pub(crate) async fn send(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        stream.write_all(&self.bytes).await?;
+        let (len, every) = self.drip.unwrap_or((self.bytes.len().max(1), Duration::ZERO));
+        for piece in self.bytes.chunks(len) {
+            stream.write_all(piece).await?;
+            if !every.is_zero() {
+                tokio::time::sleep(every).await;
+            }
+        }
         stream.flush().await?;
         match &self.ending {
             Ending::Close => Ok(()),
@@ -123,6 +135,13 @@ impl Reply {
             },
         }
     }
+
+    /// Writes so many bytes at a time, and waits after each of them.
+    #[must_use]
+    pub fn dripping(mut self, len: usize, every: Duration) -> Self {
+        self.drip = Some((len.max(1), every));
+        self
+    }
 }
 
 /// The server. It ends when this is dropped.
@@ -130,6 +149,7 @@ impl Reply {
 pub struct FakeServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
+    finished: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -165,14 +185,21 @@ impl FakeServer {
     ) -> Self {
         let address = listener.local_addr().expect("bound");
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let finished = Arc::new(AtomicUsize::new(0));
         let (log, most, answer) = (Arc::clone(&requests), Arc::new(most), Arc::new(answer));
+        let count = Arc::clone(&finished);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, most, answer) = (Arc::clone(&log), Arc::clone(&most), Arc::clone(&answer));
-                tokio::spawn(async move { answer_one(stream, &log, most.as_ref(), answer.as_ref()).await });
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    if answer_one(stream, &log, most.as_ref(), answer.as_ref()).await {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
             }
         });
-        Self { address, requests, task }
+        Self { address, requests, finished, task }
     }
 
     /// The address as it stands in a reference.
@@ -184,6 +211,11 @@ impl FakeServer {
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// How many answers were taken by the client, or its system, to their last byte.
+    pub fn finished(&self) -> usize {
+        self.finished.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for FakeServer {
@@ -192,27 +224,30 @@ impl Drop for FakeServer {
     }
 }
 
-/// Reads one request, answers it and closes the connection.
+/// Reads one request, answers it and closes the connection; whether the whole answer was taken.
 async fn answer_one<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     log: &Mutex<Vec<Request>>,
     most: &(dyn Fn(&Request) -> usize + Send + Sync),
     answer: &(dyn Fn(&Request) -> Reply + Send + Sync),
-) {
+) -> bool {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
     let mut request = Request::parse(String::from_utf8_lossy(&head).into_owned());
     let wanted = request.content_length().unwrap_or(0).min(most(&request));
     if (&mut stream).take(wanted as u64).read_to_end(&mut request.body).await.is_err() {
-        return;
+        return false;
     }
     log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-    // The client may have seen enough before the end.
-    drop(answer(&request).send(&mut stream).await);
+    if answer(&request).send(&mut stream).await.is_err() {
+        // The client has seen enough before the end.
+        return false;
+    }
     drop(stream.shutdown().await);
+    true
 }

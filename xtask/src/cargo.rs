@@ -61,6 +61,13 @@ impl Workspace {
         self.build_bench("bench_graph")
     }
 
+    /// Builds the token server of the tests and says where it is.
+    pub(crate) fn build_token_server(&self) -> Result<PathBuf> {
+        let what = ["build", "--quiet", "--locked", "--package", "wharf-tests", "--bin", "token_server"];
+        self.cargo().args(what).pass_through()?;
+        Ok(self.target.join(Profile::Debug.directory()).join("token_server"))
+    }
+
     fn build_bench(&self, name: &str) -> Result<PathBuf> {
         let what = ["build", "--release", "--locked", "--package", "wharf-tests", "--bin", name];
         self.cargo().args(what).pass_through()?;

@@ -70,15 +70,12 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// Pulls 365 MB in five layers from a registry on loopback: wharf, curl and skopeo in turn.
-    Pull {
-        /// How often each program runs; the medians are compared.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        rounds: u32,
-        /// Measures this program instead of building one.
-        #[arg(long, value_name = "FILE")]
-        wharf: Option<PathBuf>,
-    },
+    /// Pulls images of three shapes from a registry on loopback: wharf, curl, skopeo and ctr in turn.
+    Pull(Moving),
+    /// Pushes them to a registry on loopback: wharf and skopeo in turn.
+    Push(Moving),
+    /// Copies them from one registry on loopback to another: wharf and skopeo in turn.
+    Copy(Moving),
     /// Commits many small blobs and a large one, beside sha256sum and cp, and looks through 100,000.
     Store {
         /// How often the large file is taken by each contender; the medians are compared.
@@ -96,6 +93,20 @@ enum Bench {
     },
 }
 
+/// How images are moved.
+#[derive(Debug, clap::Args)]
+struct Moving {
+    /// How often each program runs; the medians are compared.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Moves only the images whose description contains this, such as "1 GiB".
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Measures this program instead of building one.
+    #[arg(long, value_name = "FILE")]
+    wharf: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Task::Test => cargo::test(),
@@ -105,7 +116,15 @@ fn main() -> ExitCode {
             let loops = Duration::from_secs(seconds);
             integration::run(&integration::Options { keep, kills, loops, only, skip_install, wharf })
         }
-        Task::Bench { what: Bench::Pull { rounds, wharf } } => bench::pull(rounds, wharf.as_deref()),
+        Task::Bench { what: Bench::Pull(Moving { rounds, only, wharf }) } => {
+            bench::pull(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Push(Moving { rounds, only, wharf }) } => {
+            bench::push(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Copy(Moving { rounds, only, wharf }) } => {
+            bench::copy(rounds, only.as_deref(), wharf.as_deref())
+        }
         Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
         Task::Bench { what: Bench::Graph { rounds } } => bench::graph(rounds),
     };

@@ -68,6 +68,12 @@ impl Tool {
         self
     }
 
+    /// Takes a variable out of its environment.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Runs it in this directory.
     pub(crate) fn dir(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);

@@ -36,13 +36,15 @@ pub(crate) const INTEGRATION: &[Program] = &[
     Program { name: "runc", package: "runc" },
     Program { name: "strace", package: "strace" },
     Program { name: "python3", package: "python3" },
+    Program { name: "perl", package: "perl-base" },
 ];
 
-/// What the benchmark of a pull needs.
+/// What the benchmarks of pull, push and copy need.
 pub(crate) const BENCH: &[Program] = &[
     Program { name: "docker-registry", package: "docker-registry" },
     Program { name: "skopeo", package: "skopeo" },
-    Program { name: "umoci", package: "umoci" },
+    Program { name: "containerd", package: "containerd" },
+    Program { name: "ctr", package: "containerd" },
     Program { name: "curl", package: "curl" },
 ];
 
@@ -179,7 +181,7 @@ mod tests {
     fn packages_are_named_once() {
         assert_eq!(
             packages(INTEGRATION),
-            ["containerd", "docker-registry", "python3", "runc", "skopeo", "strace", "umoci"]
+            ["containerd", "docker-registry", "perl-base", "python3", "runc", "skopeo", "strace", "umoci"]
         );
     }
 }

@@ -1,6 +1,11 @@
 //! The command line: flags that several commands share, and the list of commands. What they do is in `command`.
 
-use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -178,6 +183,12 @@ impl PlatformArgs {
     pub(crate) fn is_one(&self) -> bool {
         !self.all_platforms && matches!(&self.platforms[..], [one] if one != "all")
     }
+}
+
+/// Reads a number of bytes, such as `16MiB`.
+pub(crate) fn length(text: &str) -> Result<NonZeroU64, String> {
+    let size = text.parse::<ByteSize>().ok().and_then(|size| NonZeroU64::new(size.as_u64()));
+    size.ok_or_else(|| "expected a number of bytes greater than zero, such as 16MiB".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

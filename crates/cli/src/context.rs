@@ -20,7 +20,7 @@ use wharf_images::{
 };
 use wharf_remotes::{
     LazyProvider, Portion, StoreResolver,
-    registry::{ClientCertificate, RegistriesConf, RegistrySettings, default_hosts_dirs},
+    registry::{ClientCertificate, RegistriesConf, RegistrySettings, Split, default_hosts_dirs},
 };
 
 use crate::{
@@ -134,6 +134,21 @@ impl Context {
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
         self.resolver_with(typed, registry, self.settings(registry, progress), progress)
+    }
+
+    /// As [`Context::resolver_showing`], for where something is pulled from, in ranges of so many bytes where that is asked for.
+    pub(crate) fn source(
+        &self,
+        typed: &str,
+        registry: &RegistryArgs,
+        chunk: Option<NonZeroU64>,
+        progress: &Progress,
+    ) -> Result<(Arc<dyn Resolver>, String)> {
+        let mut settings = self.settings(registry, progress);
+        if let Some(len) = chunk {
+            settings.ranges.split = Split::Always(len);
+        }
+        self.resolver_with(typed, registry, settings, progress)
     }
 
     /// As [`Context::resolver_showing`], for where something is pushed to, in chunks of so many bytes where that is asked for.

@@ -10,11 +10,9 @@ use std::{
 };
 
 use serde_json::Value;
-use wharf_content::{Catalogue, read_blob};
-use wharf_images::{Image, Selection, image};
 use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry, image::noise};
 
-use support::{Wharf, three_platforms};
+use support::{Wharf, partial, stalling, three_platforms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corridor() {
@@ -202,37 +200,6 @@ async fn the_store_is_private_and_plain_progress_goes_to_standard_error() {
     assert_eq!((mode(""), mode("metadata.db")), (0o700, 0o600));
 }
 
-/// A registry that has what `registry` has, but sends no more than the first bytes of large content, and then nothing.
-async fn stalling(registry: &TestRegistry, image: &Image, sent: usize) -> FakeServer {
-    let check = check_all(registry, image).await;
-    let mut contents = Vec::new();
-    for descriptor in check.present {
-        let bytes = read_blob(registry.store(), &descriptor, 1 << 30).await.expect("reads");
-        contents.push((descriptor, bytes));
-    }
-    FakeServer::start(move |request| {
-        let found = contents.iter().find(|(part, _)| request.path.ends_with(part.digest.as_str()));
-        let (part, bytes) = found.unwrap_or(&contents[0]);
-        let (digest, len) = (part.digest.to_string(), bytes.len().to_string());
-        let headers = [
-            ("Content-Type", &*part.media_type),
-            ("Docker-Content-Digest", &digest),
-            ("Content-Length", &len),
-        ];
-        match request.method.as_str() {
-            "HEAD" => Reply::new(200, &headers, ""),
-            _ if bytes.len() > sent => Reply::new(200, &headers, &bytes[..sent]).stalling(),
-            _ => Reply::new(200, &headers, bytes),
-        }
-    })
-    .await
-}
-
-async fn check_all(registry: &TestRegistry, image: &Image) -> image::Check {
-    let store = registry.shared_store();
-    image::check(store, &image.target, &Selection::all(), Catalogue::linked()).await.expect("checks")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_in_the_middle_and_resumed() {
     let registry = TestRegistry::start().await;
@@ -265,13 +232,6 @@ async fn interrupted_in_the_middle_and_resumed() {
     wharf.run(&["pull", &name]).await.succeeded();
     let ranges: Vec<String> = registry.take_log().into_iter().filter_map(|record| record.range).collect();
     assert_eq!(ranges, [format!("bytes={kept}-")], "it goes on where it was");
-}
-
-/// The bytes of the largest ingest that is not finished; the small ones beside it may be done or not.
-fn partial(ingest: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(ingest) else { return 0 };
-    let sizes = entries.flatten().filter_map(|entry| entry.path().join("data").metadata().ok());
-    sizes.map(|metadata| metadata.len()).max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

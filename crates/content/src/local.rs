@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A commit syncs the file, renames it, syncs the directory, and only then touches the database: a name under `blobs/` holds complete,
-//! verified bytes or does not exist. Writers hold an advisory lock on the ingest's directory; the system frees it when a process dies.
+//! verified bytes or does not exist. What comes after the sync of the file, writers that commit at the same time do together. Writers hold an advisory lock on the ingest's directory; the system frees it when a process dies.
 
 pub mod atomic;
 
@@ -25,6 +25,7 @@ mod ingest;
 mod layout;
 mod leases;
 mod marker;
+mod publish;
 mod quarantine;
 mod writer;
 
@@ -105,6 +106,7 @@ struct Inner {
     metadata: Metadata,
     clock: Clock,
     durability: Durability,
+    publishing: Arc<publish::Queue>,
 }
 
 impl Inner {
@@ -138,7 +140,9 @@ impl LocalStore {
         blocking::run(move || {
             let LocalOptions { clock, durability } = options;
             let metadata = layout::open(&root, durability)?;
-            Ok(Self { inner: Arc::new(Inner { root, metadata, clock, durability }) })
+            Ok(Self {
+                inner: Arc::new(Inner { root, metadata, clock, durability, publishing: Arc::default() }),
+            })
         })
         .await
     }
@@ -250,7 +254,8 @@ impl Store for LocalStore {
     async fn exclusive(&self) -> Result<Option<Exclusive>> {
         self.blocking(|inner| {
             let (metadata, gate) = inner.metadata.exclude()?;
-            let inner = Inner { metadata, ..inner.clone() };
+            // Nobody may wait in one queue for a thread that waits at this gate.
+            let inner = Inner { metadata, publishing: Arc::default(), ..inner.clone() };
             layout::sweep(&inner)?;
             let store = Arc::new(Self { inner: Arc::new(inner) });
             Ok(Some(Exclusive::new(store, Box::new(gate))))

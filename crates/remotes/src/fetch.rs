@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use wharf_content::{
-    ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Provider, Result,
-    ResultExt, Store, copy, copying::Source, open_writer,
+    ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Labels, Provider,
+    Result, ResultExt, Store, copy, copying::Source, open_writer,
 };
 use wharf_images::{
     Flow, Handler, Kind, decode,
@@ -48,6 +48,17 @@ pub async fn fetch_into(
     sink: &dyn Sink,
     catalogue: &Catalogue,
 ) -> Result<()> {
+    fetch_with(store, fetcher, descriptor, sink, catalogue, CommitOptions::default()).await
+}
+
+async fn fetch_with(
+    store: &dyn Store,
+    fetcher: &dyn Fetcher,
+    descriptor: &Descriptor,
+    sink: &dyn Sink,
+    catalogue: &Catalogue,
+    commit: CommitOptions,
+) -> Result<()> {
     refuse_huge_document(descriptor, catalogue)?;
     let options = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
     let waiting = |_: &Error| sink.event(&Event::Waiting { descriptor });
@@ -65,7 +76,7 @@ pub async fn fetch_into(
     let embedded = descriptor.embedded().map(Bytes::from);
     let fetched = Fetched { fetcher, descriptor, sink };
     let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
-    copy(writer.as_mut(), source, descriptor, CommitOptions::default()).await?;
+    copy(writer.as_mut(), source, descriptor, commit).await?;
     sink.event(&Event::Done { descriptor });
     Ok(())
 }
@@ -120,6 +131,7 @@ pub struct Fetch {
     fetcher: Arc<dyn Fetcher>,
     sink: Arc<dyn Sink>,
     catalogue: Catalogue,
+    labels: Labels,
 }
 
 impl Fetch {
@@ -130,19 +142,27 @@ impl Fetch {
         sink: Arc<dyn Sink>,
         catalogue: Catalogue,
     ) -> Self {
-        Self { store, fetcher, sink, catalogue }
+        Self { store, fetcher, sink, catalogue, labels: Labels::new() }
+    }
+
+    /// Labels what is fetched as it is committed, which costs nothing beside the commit. What is there already keeps its labels.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
     }
 }
 
 #[async_trait]
 impl Handler for Fetch {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
-        fetch_into(
+        fetch_with(
             self.store.as_ref(),
             self.fetcher.as_ref(),
             descriptor,
             self.sink.as_ref(),
             &self.catalogue,
+            CommitOptions::default().with_labels(self.labels.clone()),
         )
         .await
         .context(|| format!("cannot fetch {} ({})", descriptor.digest, descriptor.media_type))?;

@@ -30,7 +30,7 @@ pub use referrers::MAX_REFERRERS;
 use referrers::Referrers;
 
 /// How many pieces of content are fetched at once.
-pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(6).expect("six is not zero");
 
 /// Wraps the handler of a pull; see [`PullOptions::with_wrapper`].
 pub type Wrapper = Arc<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler> + Send + Sync>;
@@ -77,7 +77,7 @@ impl Default for PullOptions {
 }
 
 impl PullOptions {
-    /// The host's platform, three fetches at once, no labels, no progress.
+    /// The host's platform, six fetches at once, no labels, no progress.
     pub fn new() -> Self {
         Self::default()
     }
@@ -323,7 +323,9 @@ impl Links<'_> {
             .repository()
             .and_then(|name| DistributionSource::new(Arc::clone(store) as Arc<dyn Manager>, name));
         let sink = Arc::clone(&options.sink);
-        let fetch = Fetch::new(Arc::clone(store), Arc::clone(fetcher), sink, options.catalogue.clone());
+        // What is new is labelled as it is committed; the handler finds that done, and labels what was there.
+        let fetch = Fetch::new(Arc::clone(store), Arc::clone(fetcher), sink, options.catalogue.clone())
+            .with_labels(source.as_ref().map(DistributionSource::labels).unwrap_or_default());
         let context = StageContext::new(Arc::clone(store), *name);
         let mut chain = options.handlers.clone();
         chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);

@@ -27,7 +27,7 @@ use wharf_images::{
 use self::{cargo::Stored, companions::Companions, voyage::Voyage};
 
 /// How many pieces of content are pushed at once.
-pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(6).expect("six is not zero");
 
 /// What is pushed of an image that is an index. Of an image that is a manifest, all of it is, after its platform was checked.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl Default for PushOptions {
 }
 
 impl PushOptions {
-    /// The whole image but for layers that may not be distributed, three pushes at once, no progress.
+    /// The whole image but for layers that may not be distributed, six pushes at once, no progress.
     pub fn new() -> Self {
         Self::default()
     }

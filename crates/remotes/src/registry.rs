@@ -18,6 +18,7 @@ mod listing;
 mod pages;
 mod payload;
 mod pusher;
+pub mod range_options;
 mod referrers;
 mod resolver;
 mod secrets;
@@ -36,6 +37,7 @@ use wharf_images::transport::{Resolver, Transport, TransportOptions};
 
 pub use auth::{Clock, Login};
 pub use hosts::{RegistriesConf, default_hosts_dirs};
+pub use range_options::{RangeOptions, Split};
 pub use resolver::RegistryResolver;
 pub use settings::{ClientCertificate, DEFAULT_HOST_CONCURRENCY, DEFAULT_MIN_THROUGHPUT, RegistrySettings, Scheme};
 pub use trace::{HttpEvent, HttpTrace};

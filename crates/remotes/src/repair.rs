@@ -63,7 +63,7 @@ impl Default for RepairOptions {
 }
 
 impl RepairOptions {
-    /// Three fetches at once, no progress.
+    /// Six fetches at once, no progress.
     pub fn new() -> Self {
         Self::default()
     }

@@ -47,6 +47,14 @@ impl DistributionSource {
         self
     }
 
+    /// The labels of a blob that comes from here and was never anywhere else; none where a label may not be as long as that.
+    pub fn labels(&self) -> Labels {
+        match labels::validate_one(&self.key, &self.path) {
+            Ok(()) => Labels::from([(self.key.clone(), self.path.clone())]),
+            Err(_) => Labels::new(),
+        }
+    }
+
     /// Labels a blob of the store, unless that changes nothing or makes the label longer than one may be.
     ///
     /// # Errors

@@ -12,38 +12,81 @@ pub(super) struct Sample {
     pub(super) peak: u64,
 }
 
-/// Pulls at most this many times as long as curl.
-const CURL: f64 = 1.5;
+/// The runs of one program, a sample for each round.
+#[derive(Clone, Debug)]
+pub(super) struct Runs {
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// In the order of the rounds, which are the same ones for all.
+    pub(super) samples: Vec<Sample>,
+}
 
-/// Pulls in less than this many times what skopeo takes.
-const SKOPEO: f64 = 1.0;
+/// What wharf, whose runs come first, is to reach in comparison with another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// The other one.
+    pub(super) than: &'static str,
+    /// At most, or less than, so many times as long.
+    pub(super) bound: Bound,
+}
 
-/// The memory a pull stays under, in MiB.
-const MEMORY: f64 = 64.0;
+/// A figure's limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// This, or less.
+    AtMost(f64),
+    /// Less than this.
+    Below(f64),
+}
+
+impl Bound {
+    fn is_reached(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => figure <= limit,
+            Self::Below(limit) => figure < limit,
+        }
+    }
+
+    fn words(self) -> (&'static str, f64) {
+        match self {
+            Self::AtMost(limit) => ("at most", limit),
+            Self::Below(limit) => ("below", limit),
+        }
+    }
+}
+
+/// The memory that wharf stays within, in MiB, whatever it moves.
+pub(super) const MEMORY: Bound = Bound::AtMost(64.0);
 
 /// What `wharf version` stays under, in milliseconds.
-const VERSION: f64 = 10.0;
+const VERSION: Bound = Bound::Below(10.0);
 
-/// What came out, one line per figure, each with its target.
-pub(super) fn report(wharf: &[Sample], curl: &[Sample], skopeo: &[Sample], versions: &[Duration]) -> String {
-    let mut text = String::new();
-    for (name, samples) in [("wharf", wharf), ("curl", curl), ("skopeo", skopeo)] {
+/// What came out of one comparison: a line for each program, then one for each figure with its target.
+pub(super) fn report(title: &str, runs: &[Runs], targets: &[Target]) -> String {
+    let mut text = format!("{title}\n");
+    for Runs { name, samples } in runs {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:<8} {}, peak {:.1} MiB", spread(samples), mebibytes(samples));
+        let _ = writeln!(text, "  {name:<10} {}, peak {:.1} MiB", spread(samples), mebibytes(samples));
     }
-    let version = median(versions.iter().map(Duration::as_secs_f64)) * 1000.0;
-    let figures = [
-        ("wharf / curl", ratio(wharf, curl), CURL, "at most", ""),
-        ("wharf / skopeo", ratio(wharf, skopeo), SKOPEO, "below", ""),
-        ("wharf's memory", mebibytes(wharf), MEMORY, "below", " MiB"),
-        ("wharf version", version, VERSION, "below", " ms"),
-    ];
-    for (name, figure, target, bound, unit) in figures {
-        let reached = if bound == "at most" { figure <= target } else { figure < target };
-        let verdict = if reached { "reached" } else { "MISSED" };
-        let _ = writeln!(text, "{name:<15} {figure:.2}{unit}, target {bound} {target}{unit}: {verdict}");
+    let Some((ours, others)) = runs.split_first() else { return text };
+    for Target { than, bound } in targets {
+        let theirs = others.iter().find(|runs| runs.name == *than);
+        let figure = theirs.map_or(f64::NAN, |theirs| ratio(&ours.samples, &theirs.samples));
+        text += &line(&format!("{} / {than}", ours.name), figure, "", *bound);
     }
-    text
+    text + &line("memory", mebibytes(&ours.samples), " MiB", MEMORY)
+}
+
+/// How long starting takes.
+pub(super) fn version(times: &[Duration]) -> String {
+    let median = median(times.iter().map(Duration::as_secs_f64)) * 1000.0;
+    line("wharf version", median, " ms", VERSION)
+}
+
+fn line(name: &str, figure: f64, unit: &str, bound: Bound) -> String {
+    let verdict = if bound.is_reached(figure) { "reached" } else { "MISSED" };
+    let (words, limit) = bound.words();
+    format!("  {name:<16} {figure:.2}{unit}, target {words} {limit}{unit}: {verdict}\n")
 }
 
 /// `VmHWM` of a `/proc/PID/status`, in bytes.
@@ -93,6 +136,8 @@ pub(super) fn mebibytes(samples: &[Sample]) -> f64 {
 mod tests {
     use super::*;
 
+    const MEBIBYTE: u64 = 1024 * 1024;
+
     fn samples(times: &[u64], peak: u64) -> Vec<Sample> {
         times.iter().map(|time| Sample { time: Duration::from_millis(*time), peak }).collect()
     }
@@ -114,21 +159,32 @@ mod tests {
 
     #[test]
     fn targets_are_reached_or_missed() {
-        let mebibyte = 1024 * 1024;
-        let good = report(
-            &samples(&[300], 20 * mebibyte),
-            &samples(&[250], 0),
-            &samples(&[900], 0),
-            &[Duration::from_millis(3)],
-        );
-        assert_eq!(good.matches(": reached").count(), 4, "{good}");
-        let bad = report(
-            &samples(&[1000], 64 * mebibyte),
-            &samples(&[250], 0),
-            &samples(&[900], 0),
-            &[Duration::from_millis(30)],
-        );
-        assert_eq!(bad.matches(": MISSED").count(), 4, "{bad}");
+        let targets = [
+            Target { than: "curl", bound: Bound::AtMost(1.15) },
+            Target { than: "skopeo", bound: Bound::Below(1.0) },
+        ];
+        let runs = |ours: &[u64], peak| {
+            [("wharf", samples(ours, peak)), ("curl", samples(&[200], 0)), ("skopeo", samples(&[300], 0))]
+                .map(|(name, samples)| Runs { name, samples })
+        };
+        let good = report("an image", &runs(&[230], 64 * MEBIBYTE), &targets);
+        assert!(good.starts_with("an image\n  wharf "), "{good}");
+        assert_eq!(good.matches(": reached").count(), 3, "{good}");
+        let bad = report("an image", &runs(&[300], 65 * MEBIBYTE), &targets);
+        assert_eq!(bad.matches(": MISSED").count(), 3, "{bad}");
+    }
+
+    #[test]
+    fn what_was_not_run_is_missed() {
+        let runs = [Runs { name: "wharf", samples: samples(&[1], 0) }];
+        let text = report("", &runs, &[Target { than: "nobody", bound: Bound::Below(1.0) }]);
+        assert!(text.contains("wharf / nobody   NaN, target below 1: MISSED"), "{text}");
+    }
+
+    #[test]
+    fn starting_has_a_target() {
+        assert!(version(&[Duration::from_millis(3)]).ends_with("below 10 ms: reached\n"));
+        assert!(version(&[Duration::from_millis(10)]).ends_with(": MISSED\n"));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::contest::measure;
 use super::figures::Sample;
-use super::measure;
 use super::store_figures::{Large, Small, report};
 use crate::cargo::Workspace;
 use crate::failure::{Context, Result, ensure};

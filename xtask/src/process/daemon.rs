@@ -65,7 +65,8 @@ impl Daemon {
         }
         let stdout = logs.join(format!("{name}.out"));
         let stderr = logs.join(format!("{name}.err"));
-        command.stdin(Stdio::null());
+        // Nothing is written to it; some programs end when their input does, and it does so with the guard.
+        command.stdin(Stdio::piped());
         command.stdout(File::create(&stdout).context(stdout.display())?);
         command.stderr(File::create(&stderr).context(stderr.display())?);
         let child = command.spawn().context(format_args!("cannot start `{shown}`"))?;

@@ -1,6 +1,6 @@
 //! `wharf pull`.
 
-use std::{ffi::OsString, path::Path, sync::Arc};
+use std::{ffi::OsString, num::NonZeroU64, path::Path, sync::Arc};
 
 use clap::Args;
 use wharf_content::{Resource, Result};
@@ -11,7 +11,7 @@ use wharf_images::{
 use wharf_remotes::PullOptions;
 
 use crate::{
-    args::{Format, PlatformArgs, RegistryArgs},
+    args::{self, Format, PlatformArgs, RegistryArgs},
     command::lease,
     context::Context,
     labels,
@@ -56,6 +56,10 @@ pub(crate) struct Pull {
     /// Fail if a part has a media type that nothing here knows, before any layer is fetched
     #[arg(long)]
     strict_types: bool,
+    /// Fetch each blob that is longer in ranges of this length, several at once, such as 16MiB [default: only large ones whose stream is
+    /// slow]
+    #[arg(long, value_name = "SIZE", value_parser = args::length)]
+    chunk_size: Option<NonZeroU64>,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
@@ -73,7 +77,7 @@ impl Pull {
             .transpose()?
             .flatten();
         let progress = progress::start(&context.global);
-        let (resolver, name) = context.resolver_showing(&self.reference, &self.registry, &progress)?;
+        let (resolver, name) = context.source(&self.reference, &self.registry, self.chunk_size, &progress)?;
         let (store, images) = (context.store().await?, context.images().await?);
         if let Some(id) = &self.lease {
             lease::demand(store.as_ref(), id).await?;

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU64;
 
-use bytesize::ByteSize;
 use clap::Args;
 use serde_json::json;
 use wharf_content::{Error, Result};
@@ -10,7 +9,7 @@ use wharf_images::{Reference, reference::ReferenceError};
 use wharf_remotes::PushOptions;
 
 use crate::{
-    args::{Format, PlatformArgs, RegistryArgs},
+    args::{self, Format, PlatformArgs, RegistryArgs},
     context::Context,
     output, progress,
 };
@@ -40,17 +39,12 @@ pub(crate) struct Push {
     #[arg(long)]
     referrers: bool,
     /// Send blobs in chunks of so many bytes, such as 16MiB [default: whole, unless the registry wants chunks]
-    #[arg(long, value_name = "SIZE", value_parser = chunk)]
+    #[arg(long, value_name = "SIZE", value_parser = args::length)]
     chunk_size: Option<NonZeroU64>,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
     registry: RegistryArgs,
-}
-
-fn chunk(text: &str) -> Result<NonZeroU64, String> {
-    let size = text.parse::<ByteSize>().ok().and_then(|size| NonZeroU64::new(size.as_u64()));
-    size.ok_or_else(|| "expected a number of bytes greater than zero, such as 16MiB".into())
 }
 
 impl Push {

@@ -4,10 +4,13 @@
 
 use std::{
     fs::File,
+    path::Path,
     process::{Command, Output},
 };
 
-use wharf_tests::{ImageFixture, Layer};
+use wharf_content::{Catalogue, read_blob};
+use wharf_images::{Image, Selection, image};
+use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry};
 
 /// A directory of its own, and the program that works in it.
 pub(crate) struct Wharf {
@@ -84,4 +87,42 @@ pub(crate) fn three_platforms() -> ImageFixture {
     ["linux/amd64", "linux/arm64", "linux/s390x"].into_iter().fold(ImageFixture::new(), |image, platform| {
         image.with(platform, vec![Layer::noise("data", 5_000, 1), Layer::of("platform", platform)])
     })
+}
+
+/// A registry that has what `registry` has, but sends no more than the first bytes of large content, and then nothing.
+pub(crate) async fn stalling(registry: &TestRegistry, image: &Image, sent: usize) -> FakeServer {
+    let check = check_all(registry, image).await;
+    let mut contents = Vec::new();
+    for descriptor in check.present {
+        let bytes = read_blob(registry.store(), &descriptor, 1 << 30).await.expect("reads");
+        contents.push((descriptor, bytes));
+    }
+    FakeServer::start(move |request| {
+        let found = contents.iter().find(|(part, _)| request.path.ends_with(part.digest.as_str()));
+        let (part, bytes) = found.unwrap_or(&contents[0]);
+        let (digest, len) = (part.digest.to_string(), bytes.len().to_string());
+        let headers = [
+            ("Content-Type", &*part.media_type),
+            ("Docker-Content-Digest", &digest),
+            ("Content-Length", &len),
+        ];
+        match request.method.as_str() {
+            "HEAD" => Reply::new(200, &headers, ""),
+            _ if bytes.len() > sent => Reply::new(200, &headers, &bytes[..sent]).stalling(),
+            _ => Reply::new(200, &headers, bytes),
+        }
+    })
+    .await
+}
+
+async fn check_all(registry: &TestRegistry, image: &Image) -> image::Check {
+    let store = registry.shared_store();
+    image::check(store, &image.target, &Selection::all(), Catalogue::linked()).await.expect("checks")
+}
+
+/// The bytes of the largest ingest that is not finished; the small ones beside it may be done or not.
+pub(crate) fn partial(ingest: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(ingest) else { return 0 };
+    let sizes = entries.flatten().filter_map(|entry| entry.path().join("data").metadata().ok());
+    sizes.map(|metadata| metadata.len()).max().unwrap_or(0)
 }

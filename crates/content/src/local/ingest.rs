@@ -340,24 +340,22 @@ impl Fields for Status {
     }
 }
 
-/// Gives the data its name among the blobs, durably; `false` where something has that name, which stays as it is. The directory entry
-/// of an ingest need not be durable; that of a blob must.
-pub(super) fn publish(inner: &Inner, locked: &Locked, digest: &Digest) -> Result<bool> {
-    let (data, target) = (locked.dir.join(DATA), inner.blob_path(digest));
+/// Gives the data its name among the blobs; `false` where something has that name, which stays as it is. The directory entry of an ingest
+/// need not be durable; that of a blob must, which is the caller's to see to.
+pub(super) fn rename(inner: &Inner, data: &Path, digest: &Digest) -> Result<bool> {
+    let target = inner.blob_path(digest);
     let cannot = || format!("cannot publish {digest}");
-    let is_new = match rename_new(&data, &target) {
+    match rename_new(data, &target) {
         // Where the file system cannot, the lock of the database makes one step of the look and the rename.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => inner.metadata.write_blocking(|_| {
             let is_new = !blob::exists(inner, digest)?;
             if is_new {
-                fs::rename(&data, &target).context(cannot)?;
+                fs::rename(data, &target).context(cannot)?;
             }
             Ok(is_new)
-        })?,
-        renamed => renamed.context(cannot)?,
-    };
-    inner.durability.sync_parent(&target).context(cannot)?;
-    Ok(is_new)
+        }),
+        renamed => renamed.context(cannot),
+    }
 }
 
 /// Renames unless the target exists, which is `false`; `Unsupported` where the system has no such call.

@@ -30,7 +30,7 @@ use crate::{
 use super::{
     Inner, blob,
     ingest::{self, Locked},
-    leases,
+    leases, publish,
 };
 
 /// A batch is handed over when it has this many bytes.
@@ -198,20 +198,16 @@ impl Core {
         drop(gate);
         self.file.set_permissions(fs::Permissions::from_mode(0o444)).context(cannot)?;
         self.inner.durability.sync(&self.file).context(cannot)?;
-        // No collection may see the blob before the lease that holds it.
-        let _gate = self.inner.metadata.share()?;
-        blob::forget_labels(&self.inner, digest).context(cannot)?;
-        if !ingest::publish(&self.inner, &self.locked, digest).context(cannot)? {
+        let job = publish::Job {
+            data: self.locked.dir.join(ingest::DATA),
+            digest: digest.clone(),
+            labels: options.labels.clone(),
+            lease: self.lease.clone(),
+        };
+        if !publish::publish(&self.inner, job)? {
+            let _gate = self.inner.metadata.share()?;
             return self.give_way(digest);
         }
-        if !options.labels.is_empty() {
-            let now = self.inner.now();
-            self.inner
-                .metadata
-                .write_blocking(|connection| blob::add_labels(connection, digest, &options.labels, now))
-                .context(cannot)?;
-        }
-        hold(&self.inner, self.lease.as_deref(), digest)?;
         self.locked.remove().context(cannot)
     }
 

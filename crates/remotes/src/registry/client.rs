@@ -23,6 +23,7 @@ use super::{
     auth::Authorizer,
     connections::Connections,
     failure::{self, Unread},
+    fetcher::Ranges,
     host::{Origin, may_lead_to},
     hosts::Host,
     payload::Payload,
@@ -45,6 +46,7 @@ pub(super) struct Client {
     namespace: Option<String>,
     settings: RegistrySettings,
     authorizer: Authorizer,
+    ranges: Ranges,
 }
 
 /// A request.
@@ -56,6 +58,8 @@ pub(super) struct Ask {
     pub(super) accept: Option<&'static str>,
     /// The first byte that is wanted, where it is not the first of all.
     pub(super) from_byte: u64,
+    /// Where a range ends that is asked for, exclusive; `None` for all that is left.
+    pub(super) end_byte: Option<u64>,
     /// What must be allowed, in the words of the token specification; several are separated by spaces.
     pub(super) scope: String,
     /// What is sent with it.
@@ -66,7 +70,7 @@ impl Ask {
     /// A request for nothing in particular.
     pub(super) fn new(method: Method, path: impl Into<String>, scope: impl Into<String>) -> Self {
         let (path, scope) = (path.into(), scope.into());
-        Self { method, path, accept: None, from_byte: 0, scope, payload: None }
+        Self { method, path, accept: None, from_byte: 0, end_byte: None, scope, payload: None }
     }
 }
 
@@ -82,7 +86,8 @@ impl Client {
         let (sources, clock) = (settings.credentials.clone(), settings.clock.clone());
         let authorizer = Authorizer::new(&host.base, Arc::clone(&wire), sources, clock);
         let (base, headers, namespace) = (host.base.clone(), host.headers.clone(), host.namespace.clone());
-        Ok(Self { wire, base, headers, namespace, settings, authorizer })
+        let ranges = Ranges::new(&settings.ranges);
+        Ok(Self { wire, base, headers, namespace, settings, authorizer, ranges })
     }
 
     /// The URL of a path below the base, or of a whole URL, which stays as it is.
@@ -106,6 +111,11 @@ impl Client {
     /// What the user decided.
     pub(super) fn settings(&self) -> &RegistrySettings {
         &self.settings
+    }
+
+    /// What is known of the registry's ranges.
+    pub(super) fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// Where the registry is.
@@ -222,8 +232,8 @@ impl Client {
             if let Some(accept) = ask.accept {
                 builder = builder.header(ACCEPT, accept);
             }
-            if ask.from_byte > 0 {
-                builder = builder.header(RANGE, format!("bytes={}-", ask.from_byte));
+            if let Some(range) = range(ask.from_byte, ask.end_byte) {
+                builder = builder.header(RANGE, range);
             }
             if let Some(value) = authorization.filter(|_| Origin::of(&at) == origin) {
                 builder = builder.header(AUTHORIZATION, value);
@@ -383,6 +393,28 @@ fn sets(ask: &Ask, authorization: Option<&HeaderValue>, name: &HeaderName) -> bo
     }
 }
 
+/// What is asked for where it is not the whole: never `bytes=0-`, which registries are known to mishandle.
+fn range(first: u64, end: Option<u64>) -> Option<String> {
+    match (first, end) {
+        (0, None) => None,
+        (_, None) => Some(format!("bytes={first}-")),
+        (_, Some(end)) => Some(format!("bytes={first}-{}", end.checked_sub(1)?)),
+    }
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_asked_for_where_something_is_left_out() {
+        assert_eq!(range(0, None), None);
+        assert_eq!(range(5, None).as_deref(), Some("bytes=5-"));
+        assert_eq!(range(0, Some(5)).as_deref(), Some("bytes=0-4"));
+        assert_eq!(range(5, Some(6)).as_deref(), Some("bytes=5-5"));
+    }
 }

@@ -9,7 +9,9 @@ use std::{
 
 use wharf_images::progress::{Silent, Sink};
 
-use super::{auth::Clock, hosts::RegistriesConf, limits::Limits, trace::HttpTrace};
+use super::{
+    auth::Clock, hosts::RegistriesConf, limits::Limits, range_options::RangeOptions, trace::HttpTrace,
+};
 use crate::credentials::Sources;
 
 /// How many requests one host is asked at once: room for a few blobs in several parts each beside the documents and tokens that lead to
@@ -103,6 +105,8 @@ pub struct RegistrySettings {
     pub credentials: Sources,
     /// By which tokens expire.
     pub clock: Clock,
+    /// When and how a large blob comes in several ranges at once.
+    pub ranges: RangeOptions,
 }
 
 impl Default for RegistrySettings {
@@ -130,6 +134,7 @@ impl Default for RegistrySettings {
             trace: None,
             credentials: Sources::none(),
             clock: Clock::system(),
+            ranges: RangeOptions::default(),
         }
     }
 }
@@ -277,6 +282,13 @@ impl RegistrySettings {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Sets when and how a large blob comes in several ranges at once.
+    #[must_use]
+    pub fn with_ranges(mut self, ranges: RangeOptions) -> Self {
+        self.ranges = ranges;
         self
     }
 }
