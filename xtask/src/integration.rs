@@ -5,9 +5,10 @@
 //! Everything happens on loopback and in one temporary directory, is bounded in time, and is undone on every path.
 
 mod busybox;
-mod containerd;
+pub(crate) mod containerd;
 mod digest;
 mod fixture;
+mod hosts;
 mod layout;
 mod mounts;
 mod skopeo;
@@ -15,6 +16,7 @@ mod small;
 mod steps;
 mod store;
 mod strace;
+mod tokens;
 mod upkeep;
 
 use std::fs;
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant};
 use crate::cargo::Workspace;
 use crate::failure::{Context, Failure, Result, ensure};
 use crate::programs;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::scratch::Scratch;
 
 use fixture::Fixture;
@@ -51,6 +53,7 @@ pub(crate) struct Options {
 /// What every step has at hand.
 #[derive(Debug)]
 struct World {
+    workspace: Workspace,
     wharf: Wharf,
     skopeo: Skopeo,
     fixture: Fixture,
@@ -66,6 +69,27 @@ impl World {
         let root = self.scratch.path().join("stores").join(name);
         ensure(!root.exists(), || format!("two steps use the store {name}"))?;
         Ok(Store::new(&self.wharf, root))
+    }
+
+    /// A store of the step's own, and wharf at work on it as another user, to whom `wharf` belongs.
+    fn store_of<'a>(&self, wharf: &'a Wharf, name: &str) -> Result<Store<'a>> {
+        Ok(Store::new(wharf, self.store(name)?.root().to_owned()))
+    }
+
+    /// wharf with a home of the step's own, in which nothing is configured yet.
+    fn user(&self, name: &str) -> Result<Wharf> {
+        Ok(self.wharf.at_home(self.scratch.dir(&format!("homes/{name}"))?))
+    }
+
+    /// A docker-registry of the step's own, with nothing in it.
+    fn empty_registry(&self, name: &str, options: &registry::Options) -> Result<Registry> {
+        let state = self.dir(name)?;
+        Registry::start_with(options, &state.join("data"), &state)
+    }
+
+    /// Another docker-registry with the images of the first one. What is pushed to it is in both.
+    fn twin_registry(&self, name: &str, options: &registry::Options) -> Result<Registry> {
+        Registry::start_with(options, self.registry.storage(), &self.dir(name)?)
     }
 
     /// A directory of the step's own.
@@ -90,13 +114,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.keep {
         scratch.keep();
     }
-    let world = prepare(&workspace, program, scratch, options)?;
+    let world = prepare(workspace, program, scratch, options)?;
     let failed = steps.iter().filter(|step| !check(&world, step)).count();
     println!("{} passed, {failed} failed", steps.len() - failed);
     if failed == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn prepare(workspace: &Workspace, program: PathBuf, scratch: Scratch, options: &Options) -> Result<World> {
+fn prepare(workspace: Workspace, program: PathBuf, scratch: Scratch, options: &Options) -> Result<World> {
     let started = Instant::now();
     let cache = workspace.target.join("integration/cache");
     fs::create_dir_all(&cache).context(cache.display())?;
@@ -105,7 +129,8 @@ fn prepare(workspace: &Workspace, program: PathBuf, scratch: Scratch, options: &
     let fixture = fixture::build(&cache, &registry, &skopeo, &scratch.dir("fixture")?)?;
     let wharf = Wharf::new(program, scratch.dir("home")?);
     println!("prepared ({:.1} s)", started.elapsed().as_secs_f64());
-    Ok(World { wharf, skopeo, fixture, registry, kills: options.kills, loops: options.loops, scratch })
+    let (kills, loops) = (options.kills, options.loops);
+    Ok(World { workspace, wharf, skopeo, fixture, registry, kills, loops, scratch })
 }
 
 fn check(world: &World, (name, step): &Step) -> bool {

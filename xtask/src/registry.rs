@@ -1,18 +1,32 @@
 //! docker-registry on loopback: a port of its own, a storage directory of the caller's, gone with its guard.
 
+pub(crate) mod certificates;
+pub(crate) mod forward;
 pub(crate) mod http;
+mod options;
+pub(crate) mod passwords;
 pub(crate) mod proxy;
+mod requests;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::failure::{Context, Failure, Result, ensure};
 use crate::process::{Daemon, Tool};
 
+pub(crate) use options::{Options, TokenAuth};
+pub(crate) use requests::Request;
+
 /// How long the registry has for answering its first request.
 const READY: Duration = Duration::from_secs(20);
+
+/// How long it has for what it does after it has answered, such as a line in its log.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// How long its log must stay as it is to be taken for complete.
+const QUIET: Duration = Duration::from_millis(60);
 
 /// How often another port is tried when somebody else took the one that was free.
 const ATTEMPTS: u32 = 5;
@@ -21,28 +35,28 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Registry {
     port: u16,
-    _daemon: Daemon,
+    scheme: &'static str,
+    storage: PathBuf,
+    daemon: Daemon,
 }
 
 impl Registry {
     /// Starts one over `storage`; its configuration and logs go to `state`.
     pub(crate) fn start(storage: &Path, state: &Path) -> Result<Self> {
-        Self::attempt(storage, state, "", 200)
+        Self::start_with(&Options::default(), storage, state)
     }
 
     /// Starts one that lets nobody in without a name and a password, which nobody knows.
     pub(crate) fn start_with_passwords(storage: &Path, state: &Path) -> Result<Self> {
         // The registry makes up the file and a password in it.
-        let file = state.join("htpasswd");
-        let auth = format!("auth:\n  htpasswd:\n    realm: wharf\n    path: \"{}\"\n", file.display());
-        Self::attempt(storage, state, &auth, 401)
+        Self::start_with(&Options::default().with_passwords(&state.join("htpasswd")), storage, state)
     }
 
-    /// `ready` is the status of `/v2/` by which the registry is known to be up.
-    fn attempt(storage: &Path, state: &Path, more: &str, ready: u16) -> Result<Self> {
+    /// Starts one as `options` say.
+    pub(crate) fn start_with(options: &Options, storage: &Path, state: &Path) -> Result<Self> {
         let mut last = Failure::new("never tried");
         for _ in 0..ATTEMPTS {
-            match Self::start_once(storage, state, more, ready) {
+            match Self::start_once(options, storage, state) {
                 Ok(registry) => return Ok(registry),
                 Err(error) => last = error,
             }
@@ -50,23 +64,28 @@ impl Registry {
         Err(last)
     }
 
-    fn start_once(storage: &Path, state: &Path, more: &str, ready: u16) -> Result<Self> {
+    fn start_once(options: &Options, storage: &Path, state: &Path) -> Result<Self> {
         let port = free_port()?;
         let file = state.join("registry.yml");
-        fs::write(&file, configuration(storage, port) + more).context(file.display())?;
+        fs::write(&file, options.configuration(storage, port)).context(file.display())?;
         let tool = Tool::new("docker-registry").arg("serve").arg(&file);
         let mut daemon = Daemon::start("docker-registry", tool, state)?;
         let up = |_: &Daemon| {
             let answer = http::get(port, "/v2/");
-            answer.is_ok_and(|response| response.status == ready).then_some(())
+            answer.is_ok_and(|response| response.status == options.ready()).then_some(())
         };
         daemon.ready(READY, up)?;
-        Ok(Self { port, _daemon: daemon })
+        Ok(Self { port, scheme: options.scheme(), storage: storage.to_owned(), daemon })
     }
 
     /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its name in those of its images.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// The full name of an image in it.
@@ -76,7 +95,74 @@ impl Registry {
 
     /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
+    }
+
+    /// Where it keeps what it has.
+    pub(crate) fn storage(&self) -> &Path {
+        &self.storage
+    }
+
+    /// Where it keeps the bytes of a blob.
+    pub(crate) fn blob_path(&self, digest: &str) -> Result<PathBuf> {
+        let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64);
+        let hex = hex.context(format_args!("{digest:?} is no digest"))?;
+        let blobs = self.storage.join("docker/registry/v2/blobs/sha256");
+        Ok(blobs.join(&hex[..2]).join(hex).join("data"))
+    }
+
+    /// Takes a file over as a blob, as if it had been uploaded: quicker for a big one, and it is there once only.
+    pub(crate) fn adopt(&self, repository: &str, digest: &str, file: &Path) -> Result<()> {
+        let data = self.blob_path(digest)?;
+        let hex = digest.trim_start_matches("sha256:");
+        let layers =
+            self.storage.join("docker/registry/v2/repositories").join(repository).join("_layers/sha256");
+        let link = layers.join(hex).join("link");
+        for file in [&data, &link] {
+            let parent = file.parent().context(file.display())?;
+            fs::create_dir_all(parent).context(parent.display())?;
+        }
+        fs::rename(file, &data).context(data.display())?;
+        fs::write(&link, digest).context(link.display())
+    }
+
+    /// What it was asked so far, in the order in which it was answered. A request that is still being answered may be
+    /// missing: what must be there is waited for with [`Registry::settles`].
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        requests::parse(&self.daemon.stdout())
+    }
+
+    /// Waits until something about it holds that it does behind our backs.
+    pub(crate) fn settles(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
+        let deadline = Instant::now() + SETTLED;
+        while !holds(self) {
+            ensure(Instant::now() < deadline, || {
+                format!("{what}: not seen at docker-registry, which was asked {:#?}", self.requests())
+            })?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// What it is asked while something is done.
+    pub(crate) fn asked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Request>)> {
+        let before = self.quiet().len();
+        let result = work()?;
+        Ok((result, self.quiet().split_off(before)))
+    }
+
+    /// What it was asked once nothing comes any more: a line may be written after the answer has arrived.
+    fn quiet(&self) -> Vec<Request> {
+        let deadline = Instant::now() + SETTLED;
+        let mut requests = self.requests();
+        loop {
+            std::thread::sleep(QUIET);
+            let now = self.requests();
+            if now.len() == requests.len() || Instant::now() > deadline {
+                return now;
+            }
+            requests = now;
+        }
     }
 
     /// Puts a manifest under a tag, as it is.
@@ -104,28 +190,9 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("cannot tell the port")?.port())
 }
 
-/// Schema 1 is on because steps pull such an image.
-fn configuration(storage: &Path, port: u16) -> String {
-    format!(
-        "version: 0.1\n\
-         log:\n  level: error\n  accesslog:\n    disabled: true\n\
-         storage:\n  filesystem:\n    rootdirectory: \"{}\"\n\
-         http:\n  addr: 127.0.0.1:{port}\n\
-         compatibility:\n  schema1:\n    enabled: true\n",
-        storage.display()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_configuration_names_port_and_storage() {
-        let text = configuration(Path::new("/some where/data"), 4711);
-        assert!(text.contains("rootdirectory: \"/some where/data\"\n"), "{text}");
-        assert!(text.contains("\nhttp:\n  addr: 127.0.0.1:4711\n"), "{text}");
-    }
 
     #[test]
     fn a_free_port_is_a_port() {

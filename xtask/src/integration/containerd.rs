@@ -15,14 +15,14 @@ const NAMESPACE: &str = "wharf";
 
 /// A running containerd.
 #[derive(Debug)]
-pub(super) struct Containerd {
+pub(crate) struct Containerd {
     socket: PathBuf,
     _daemon: Daemon,
 }
 
 impl Containerd {
     /// Starts one whose files are all in `directory`.
-    pub(super) fn start(directory: &Path) -> Result<Self> {
+    pub(crate) fn start(directory: &Path) -> Result<Self> {
         let socket = directory.join("c.sock");
         // The kernel's limit for the path of a socket; containerd adds `.ttrpc`.
         ensure(socket.as_os_str().len() < 100, || format!("{} is too long", socket.display()))?;
@@ -44,10 +44,21 @@ impl Containerd {
         tool.arg(archive).success().map(drop)
     }
 
+    /// Pulls an image of this host's platform from a registry that speaks plain HTTP, and unpacks it.
+    pub(super) fn pull(&self, image: &str) -> Result<()> {
+        let tool = self.ctr().args(["images", "pull", "--plain-http", "--snapshotter", "native"]);
+        tool.arg(image).success().map(drop)
+    }
+
     /// Exports an image, as ctr's `options` say.
     pub(super) fn export(&self, image: &str, archive: &Path, options: &[&str]) -> Result<()> {
         let tool = self.ctr().args(["images", "export"]).args(options);
         tool.arg(archive).arg(image).success().map(drop)
+    }
+
+    /// A fetch of an image, without unpacking it.
+    pub(crate) fn fetch(&self, image: &str) -> Tool {
+        self.ctr().args(["content", "fetch", "--plain-http", image])
     }
 
     /// The images that are there: name, media type and digest.

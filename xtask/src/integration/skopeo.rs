@@ -18,6 +18,11 @@ impl Skopeo {
         Self { home: home.to_owned() }
     }
 
+    /// skopeo with arguments of the caller's alone.
+    pub(super) fn call(&self, arguments: &[&str]) -> Tool {
+        self.tool().args(arguments)
+    }
+
     fn tool(&self) -> Tool {
         Tool::new("skopeo")
             .arg("--insecure-policy")

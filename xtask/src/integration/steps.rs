@@ -1,22 +1,34 @@
 //! The steps, in the order in which they run. Each one makes what it needs, so that any can run alone.
 
+mod copy;
+mod credentials;
 mod crowd;
 mod damage;
+mod delete;
 mod disks;
 mod errors;
 mod export;
 mod faults;
 mod import;
+mod interop;
 mod kills;
 mod layout;
 mod listing;
+mod mirrors;
+mod passwords;
 mod plugins;
+mod proxies;
 mod pull;
 mod push;
 mod reading;
 mod repair;
+mod schema1;
 mod serve;
+mod tls;
+mod tokens;
+mod transfers;
 mod upkeep;
+mod verifiers;
 
 use super::{Step, World, mounts};
 use crate::failure::{Result, ensure};
@@ -27,6 +39,18 @@ pub(super) fn all() -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend_from_slice(pull::STEPS);
     steps.extend_from_slice(push::STEPS);
+    steps.extend_from_slice(interop::STEPS);
+    steps.extend_from_slice(copy::STEPS);
+    steps.extend_from_slice(delete::STEPS);
+    steps.extend_from_slice(schema1::STEPS);
+    steps.extend_from_slice(verifiers::STEPS);
+    steps.extend_from_slice(tls::STEPS);
+    steps.extend_from_slice(passwords::STEPS);
+    steps.extend_from_slice(credentials::STEPS);
+    steps.extend_from_slice(tokens::STEPS);
+    steps.extend_from_slice(mirrors::STEPS);
+    steps.extend_from_slice(proxies::STEPS);
+    steps.extend_from_slice(transfers::STEPS);
     steps.extend_from_slice(reading::STEPS);
     steps.extend_from_slice(listing::STEPS);
     steps.extend_from_slice(layout::STEPS);

@@ -13,6 +13,20 @@ use crate::process::{Finished, Tool};
 /// How long one call of wharf may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What the environment may configure, and must not unless a step says so.
+const CONFIGURED: &[&str] = &[
+    "DOCKER_CONFIG",
+    "REGISTRY_AUTH_FILE",
+    "CONTAINERS_REGISTRIES_CONF",
+    "WHARF_HOSTS_DIR",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
 /// The program that is checked.
 #[derive(Debug)]
 pub(super) struct Wharf {
@@ -26,12 +40,23 @@ impl Wharf {
         Self { program, home }
     }
 
+    /// The same program with another home.
+    pub(super) fn at_home(&self, home: PathBuf) -> Self {
+        Self::new(self.program.clone(), home)
+    }
+
+    /// Its home, where it looks for what its user has configured.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The program in a clean environment, without arguments; `wrapper` runs it if there is one.
     pub(super) fn tool(&self, wrapper: &[OsString]) -> Tool {
         let tool = match wrapper {
             [] => Tool::new(&self.program),
             [first, rest @ ..] => Tool::new(first).args(rest).arg(&self.program),
         };
+        let tool = CONFIGURED.iter().fold(tool, |tool, name| tool.without(name));
         let tool = ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"]
             .iter()
             .fold(tool, |tool, name| tool.env(name, self.home.join(name)));

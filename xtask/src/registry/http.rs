@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Failure, Result, ensure};
 
 /// How long connecting, one read or one write may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -39,6 +39,17 @@ pub(crate) fn get_manifest(port: u16, repository: &str, tag: &str) -> Result<Vec
     let response = request(port, "GET", &format!("/v2/{repository}/manifests/{tag}"), Some(accept), &[])?;
     ensure(response.status == 200, || format!("{repository}:{tag}: status {}", response.status))?;
     Ok(response.body)
+}
+
+/// Asks for an index of OCI's kind; nothing, where there is none of that tag.
+pub(crate) fn get_index(port: u16, repository: &str, tag: &str) -> Result<Option<Vec<u8>>> {
+    let accept = ("Accept", "application/vnd.oci.image.index.v1+json");
+    let response = request(port, "GET", &format!("/v2/{repository}/manifests/{tag}"), Some(accept), &[])?;
+    match response.status {
+        200 => Ok(Some(response.body)),
+        404 => Ok(None),
+        status => Err(Failure::new(format!("{repository}:{tag}: status {status}"))),
+    }
 }
 
 fn request(

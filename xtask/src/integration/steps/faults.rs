@@ -69,5 +69,7 @@ fn resume(store: &Store<'_>, proxy: &Proxy, image: &str) -> Result<()> {
     ensure(taken < BIG - MIDDLE / 2, || {
         format!("the second pull took {taken} bytes of {BIG}: it began anew")
     })?;
+    let all = proxy.sent();
+    ensure(all <= BIG / 100 * 105, || format!("both pulls took {all} bytes for {BIG}"))?;
     ensure_equal("names", &store.names()?, &vec![image.to_owned()])
 }

@@ -3,9 +3,11 @@
 use super::super::busybox::{self, PLATFORMS};
 use super::super::fixture::Index;
 use super::super::layout::{self, text};
+use super::super::small::FIRST;
 use super::super::{Step, World};
 use crate::failure::{Result, ensure, ensure_equal};
 use crate::registry::proxy::Proxy;
+use crate::registry::{Options, Request};
 
 pub(super) const STEPS: &[Step] = &[
     ("pull-host-platform-oci", |world| host_platform(world, &world.fixture.oci, "host-oci")),
@@ -18,6 +20,7 @@ pub(super) const STEPS: &[Step] = &[
     ("pull-by-digest", by_digest),
     ("pull-adds-a-platform", adds_a_platform),
     ("pull-twice-costs-nothing", twice),
+    ("pull-twice-is-one-request", one_request),
     ("pull-root-from-environment", root_from_environment),
 ];
 
@@ -94,6 +97,23 @@ fn twice(world: &World) -> Result<()> {
     ensure_equal("the digest of the second pull", &store.pull(&image, &[])?, &first)?;
     let more = proxy.sent() - before;
     ensure(more < 4096, || format!("the second pull took {more} bytes"))
+}
+
+/// What the registry was asked by the second pull of an unchanged image: whether it is unchanged. So it is for an index and
+/// for an image without one.
+fn one_request(world: &World) -> Result<()> {
+    let registry = world.twin_registry("one-request", &Options::default())?;
+    for (name, tag) in [("one-request-index", "library/busybox:1.35"), ("one-request-image", FIRST)] {
+        let image = registry.image(tag);
+        let store = world.store(name)?;
+        let first = store.pull(&image, &[])?;
+        let (second, asked) = registry.asked(|| store.pull(&image, &[]))?;
+        ensure_equal("the digest of the second pull", &second, &first)?;
+        let path = format!("/v2/{}", tag.replace(':', "/manifests/"));
+        let expected = Request { method: "HEAD".to_owned(), path, status: 200 };
+        ensure_equal("what the registry was asked", &asked, &vec![expected])?;
+    }
+    Ok(())
 }
 
 /// `WHARF_ROOT` is the root when there is no `--root`.
