@@ -150,6 +150,7 @@ mod tests {
             ("linux/arm/v6", &["linux/arm/v6", "linux/arm/v5"][..]),
             ("windows(10.0.26100+a)/amd64", &["windows(10.0.26100+a)/amd64", "windows(10.0.26100+a)/386"]),
             ("linux/s390x", &["linux/s390x"]),
+            ("linux/arm64/6", &["linux/arm64/6", "linux/arm/v6", "linux/arm/v5"]),
         ] {
             let matcher = Only::for_host(&p(wanted), &host());
             let listed: Vec<_> = matcher.platforms().collect();

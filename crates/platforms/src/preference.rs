@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use crate::Platform;
+use crate::{Platform, normalize::canonical_architecture};
 
 /// Armv9.x includes Armv8.(x+5) (Arm Architecture Reference Manual, A2.1).
 const V9_AHEAD_OF_V8: u64 = 5;
@@ -39,11 +39,10 @@ pub(crate) fn rank(host: &Platform, image: &Platform) -> Option<u64> {
         ("arm64", "arm64") => rank_arm64(variants.0, variants.1),
         ("arm64", "arm") => {
             let (length, arm) = match variants.0.map_or(Some((8, 0)), arm64_version) {
-                Some((major, extension)) => (arm64_length(major, extension), Some("v8")),
-                // A variant from the future: as for 32-bit ARM of the same name.
-                None => (1, variants.0),
+                Some((major, extension)) => (arm64_length(major, extension), Some("v8".to_owned())),
+                None => (1, arm_of_the_same_name(variants.0)),
             };
-            rank_arm(arm, variants.1).map(|rank| length + rank)
+            rank_arm(arm.as_deref(), variants.1).map(|rank| length + rank)
         }
         (a, b) => (a == b && variants.0 == variants.1).then_some(0),
     }
@@ -74,10 +73,10 @@ pub(crate) fn order(host: &Platform) -> impl Iterator<Item = (String, Option<Str
                 below.push((0..extension, v8));
                 below.push((OLDEST_ARM..9, arm));
             }
-            // A variant from the future: as for 32-bit ARM of the same name.
             None => {
-                also = Some(("arm".to_owned(), host.variant.clone()));
-                below.push((arm_below(variant), arm));
+                let of_arm = arm_of_the_same_name(variant);
+                below.push((arm_below(of_arm.as_deref()), arm));
+                also = Some(("arm".to_owned(), of_arm));
             }
         },
         _ => {}
@@ -89,6 +88,11 @@ pub(crate) fn order(host: &Platform) -> impl Iterator<Item = (String, Option<Str
 
 /// Variants by their numbers, of which the highest is preferred, and what each number is called.
 type Below = (Range<u64>, fn(u64) -> (&'static str, Option<String>));
+
+/// For a variant of 64-bit ARM that is not known, one from the future: that of 32-bit ARM, as images for it have it.
+fn arm_of_the_same_name(variant: Option<&str>) -> Option<String> {
+    canonical_architecture("arm", variant).1
+}
 
 /// The numbers of the variants of 32-bit ARM that one of them runs beside itself.
 fn arm_below(variant: Option<&str>) -> Range<u64> {
