@@ -103,7 +103,8 @@ async fn a_silent_mirror_is_given_up_after_its_own_timeout() {
     let fixture = Fixture::new().await;
     let server = registry(&fixture, |_, _| None).await;
     let mirror = registry(&fixture, |_, _| Some(Reply::raw("").stalling())).await;
-    let text = format!("[host.'http://{}']\nidle_timeout = '50ms'\ndial_timeout = '5s'\n", mirror.address());
+    let text =
+        format!("[host.'http://{}']\nidle_timeout = '50ms'\ndial_timeout = '250ms'\n", mirror.address());
     let root = Root::new().with_hosts(&server.address(), &text);
     let settings = root.settings().with_timeouts(Duration::from_secs(600), Duration::from_secs(600));
     pull(settings, &server.reference("a/b:1")).await.expect("pulls");

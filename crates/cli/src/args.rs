@@ -104,6 +104,7 @@ pub(crate) struct PlatformArgs {
 }
 
 /// How registries are spoken to.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Registry options")]
 pub(crate) struct RegistryArgs {
@@ -207,6 +208,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it lives as long as the program")]
 pub(crate) enum Command {
     /// Pull an image from a registry into the store
     Pull(command::pull::Pull),

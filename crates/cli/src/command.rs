@@ -40,9 +40,8 @@ impl Command {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Pull(command) => command.run(context).await,
-        // The futures of what moves images are large.
-        Command::Push(command) => Box::pin(command.run(context)).await,
-        Command::Copy(command) => Box::pin(command.run(context)).await,
+        Command::Push(command) => command.run(context).await,
+        Command::Copy(command) => command.run(context).await,
         Command::Delete(command) => command.run(context).await,
         Command::Images(command) => command.run(context).await,
         Command::Ls(command) => command.run(context).await,

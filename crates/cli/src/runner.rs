@@ -92,7 +92,8 @@ impl Runner {
         };
         let context = Context::new(cli.global, plugins.register(self.catalogue));
         let ends_by_itself = cli.command.ends_when_signalled();
-        let work = command::run(cli.command, &context);
+        // The futures of what moves images are large.
+        let work = Box::pin(command::run(cli.command, &context));
         let outcome = runtime
             .block_on(async { if ends_by_itself { Ok(work.await) } else { interruptible(work).await } });
         // A plugin that is asked by a command that was interrupted has nobody left to answer to.

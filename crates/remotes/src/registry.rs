@@ -39,7 +39,9 @@ pub use auth::{Clock, Login};
 pub use hosts::{RegistriesConf, default_hosts_dirs};
 pub use range_options::{RangeOptions, Split};
 pub use resolver::RegistryResolver;
-pub use settings::{ClientCertificate, DEFAULT_HOST_CONCURRENCY, DEFAULT_MIN_THROUGHPUT, RegistrySettings, Scheme};
+pub use settings::{
+    ClientCertificate, DEFAULT_HOST_CONCURRENCY, DEFAULT_MIN_THROUGHPUT, RegistrySettings, Scheme,
+};
 pub use trace::{HttpEvent, HttpTrace};
 
 wharf_images::register_transport! { name: "registry", keys: ["docker"], make: Registry }

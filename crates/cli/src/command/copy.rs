@@ -56,8 +56,7 @@ impl Copy {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let portion = self.platforms.portion()?;
         let progress = progress::start_pushing(&context.global);
-        let (source, from) =
-            context.place(&self.source, &self.from.over(&self.registry), &progress).await?;
+        let (source, from) = context.place(&self.source, &self.from.over(&self.registry), &progress).await?;
         let (destination, to) =
             context.place(&self.destination, &self.to.over(&self.registry), &progress).await?;
         let mut options = CopyOptions::new()

@@ -282,7 +282,9 @@ impl ReferrersProvider for Named<dyn ReferrersProvider> {
     async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let mut referrers = self.inner.referrers(subject).await?;
         if self.faulty.fault == Fault::ForgetsAnnotations {
-            referrers.iter_mut().for_each(|referrer| referrer.annotations.clear());
+            for referrer in &mut referrers {
+                referrer.annotations.clear();
+            }
         }
         Ok(referrers)
     }

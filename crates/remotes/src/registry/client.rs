@@ -80,7 +80,10 @@ impl Client {
         settings.ca_files.extend_from_slice(&host.ca_files);
         settings.skip_verify |= host.skip_verify;
         settings.connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);
-        settings.idle_timeout = host.idle_timeout.unwrap_or(settings.idle_timeout);
+        if let Some(idle) = host.idle_timeout {
+            settings.idle_timeout = idle;
+            settings.header_timeout = settings.header_timeout.min(idle);
+        }
         let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
         let wire = Arc::new(Wire::new(connections, settings.clone()));
         let (sources, clock) = (settings.credentials.clone(), settings.clock.clone());

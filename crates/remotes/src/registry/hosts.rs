@@ -168,6 +168,7 @@ impl Hosts {
         let mut settings = self.settings.clone();
         if patience == Patience::None {
             settings.retries = 0;
+            settings.has_alternative = true;
         }
         let endpoint = Arc::new(Endpoint::new(&key.0, settings)?);
         endpoints.insert(key, Arc::clone(&endpoint));

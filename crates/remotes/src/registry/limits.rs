@@ -120,13 +120,14 @@ impl Gate {
         state.quiet_until = Some(state.quiet_until.map_or(until, |quiet| quiet.max(until)));
     }
 
+    /// Until when the host wants to be left alone, if it does.
+    pub(super) fn quiet_until(&self) -> Option<Instant> {
+        lock(&self.state).quiet_until.filter(|until| *until > Instant::now())
+    }
+
     async fn keep_quiet(&self) {
-        loop {
-            let until = lock(&self.state).quiet_until;
-            match until.filter(|until| *until > Instant::now()) {
-                Some(until) => sleep_until(until).await,
-                None => return,
-            }
+        while let Some(until) = self.quiet_until() {
+            sleep_until(until).await;
         }
     }
 

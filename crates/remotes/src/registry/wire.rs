@@ -83,6 +83,10 @@ impl Wire {
         let described = failure::describe(method.as_str(), &url);
         let secrets = Secrets::of(&request);
         let gate = self.limits().gate(&url, &self.settings);
+        if self.settings.has_alternative && gate.quiet_until().is_some() {
+            let failed = RemoteError::new(failure::host(&url), &*described).with_retryable();
+            return Err(failed.with_message("the host has asked to be left alone for a while"));
+        }
         let permit = Arc::new(Arc::clone(&gate).enter().await);
         let trace = self.settings.trace.clone();
         let mut exchange = Exchange::begin(trace, method.as_str(), &url, request.headers(), &secrets);

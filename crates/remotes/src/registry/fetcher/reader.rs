@@ -88,7 +88,8 @@ impl Reader {
         }
         let mut transfer = Transfer::rest(Arc::clone(&content), at);
         transfer.open().await?;
-        let may_be_slow = splits && options.split == Split::WhenSlow && content.descriptor.size > options.threshold;
+        let may_be_slow =
+            splits && options.split == Split::WhenSlow && content.descriptor.size > options.threshold;
         let pace = may_be_slow.then(|| Pace::new(options.slow_rate, options.slow_window));
         Ok(Self { head: Head::Stream(Box::new(transfer)), ahead, pace })
     }
