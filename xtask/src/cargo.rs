@@ -63,7 +63,8 @@ impl Workspace {
 
     /// Builds the token server of the tests and says where it is.
     pub(crate) fn build_token_server(&self) -> Result<PathBuf> {
-        let what = ["build", "--quiet", "--locked", "--package", "wharf-tests", "--bin", "token_server"];
+        // With the features of the tests, which have it built already.
+        let what = ["build", "--quiet", "--locked", "--workspace", "--all-features", "--bin", "token_server"];
         self.cargo().args(what).pass_through()?;
         Ok(self.target.join(Profile::Debug.directory()).join("token_server"))
     }
