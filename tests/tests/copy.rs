@@ -20,7 +20,7 @@ use wharf_images::{
     transport::{MemoryRegistry, Resolver},
 };
 use wharf_remotes::{
-    CopyOptions, Portion, PullOptions, Pushed, StoreResolver, copy, pull,
+    CopyOptions, Portion, PullOptions, PushOptions, Pushed, StoreResolver, copy, pull, push,
     registry::{RegistryResolver, RegistrySettings},
 };
 use wharf_tests::{ImageFixture, Layer, Reply, ScriptedRegistry, TestRegistry};
@@ -38,6 +38,18 @@ async fn copied_with(
 ) -> Result<Pushed> {
     let work = copy(source, from, destination, to, &options);
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("bounded in time")
+}
+
+/// Whoever has a runtime of several threads spawns these.
+#[test]
+fn what_moves_images_may_move_between_threads() {
+    fn is_send<T: Send>(_: T) {}
+    let (resolver, images): (RegistryResolver, MemoryImages) = (resolver(), MemoryImages::new());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let image = Image::new("a", Descriptor::of(types::OCI_MANIFEST, b"{}"));
+    is_send(push(Arc::clone(&store), &image, &resolver, "a", &PushOptions::new()));
+    is_send(pull(store, &images, &resolver, "a", PullOptions::new()));
+    is_send(copy(&resolver, "a", &resolver, "b", &CopyOptions::new()));
 }
 
 /// Copies between registries.
@@ -252,6 +264,18 @@ async fn round_trips_keep_every_digest_and_what_is_stored_is_held() {
     let pushed = copied_with(&stored, "local.example/x:1", &resolver(), &to, CopyOptions::new()).await;
     assert_eq!(pushed.expect("copies").sent, 8);
     assert_eq!(digests(back.store()).await, expected);
+    assert!(store.leases().expect("has").list_leases(&FilterSet::all()).await.expect("lists").is_empty());
+    // Whoever knows a digest alone is told the size, as schema 1 needs it.
+    for (place, name) in [(&memory as &dyn Resolver, "m.example/x:1"), (&stored, "local.example/x:1")] {
+        let fetcher = place.fetcher(name).await.expect("is there");
+        let size = async |digest: &Digest| fetcher.size(digest, "x").await.map_err(|error| error.kind());
+        assert_eq!(size(&image.target.digest).await, Ok(image.target.size));
+        assert_eq!(size(&Digest::sha256(b"absent")).await, Err(ErrorKind::NotFound));
+    }
+    // A pull from a store lets go of it as well.
+    let (again, records) = (Arc::new(MemoryStore::new()), MemoryImages::new());
+    let options = PullOptions::new().with_selection(Selection::all());
+    pull(again, &records, &stored, "local.example/x:1", options).await.expect("pulls");
     assert!(store.leases().expect("has").list_leases(&FilterSet::all()).await.expect("lists").is_empty());
     // What was copied is what a pull gives.
     let (pulled, records) = (Arc::new(MemoryStore::new()), MemoryImages::new());

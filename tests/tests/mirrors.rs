@@ -8,7 +8,7 @@ use wharf_content::{Descriptor, ErrorKind, Store};
 use wharf_images::{Image, media_types as types, transport::Resolver};
 use wharf_remotes::{
     PushOptions, RemoteError, push,
-    registry::{RegistriesConf, RegistryResolver, RegistrySettings},
+    registry::{Login, RegistriesConf, RegistryResolver, RegistrySettings},
 };
 use wharf_tests::{FakeServer, Reply, Request, ScriptedRegistry, scripted::Contents};
 
@@ -73,7 +73,10 @@ async fn a_mirror_that_fails_is_left_at_once_for_the_server() {
         // Retries would wait for longer than a test may take.
         let settings = root.settings().with_retries(3, Duration::from_secs(600));
         let name = server.reference(&format!("a/b@{}", fixture.root.digest));
-        pull(settings, &name).await.unwrap_or_else(|error| panic!("{what}: {}", error.report()));
+        // Nor is a mirror waited for that wants to be left alone.
+        let work = tokio::time::timeout(Duration::from_secs(20), pull(settings, &name)).await;
+        let pulled = work.unwrap_or_else(|_| panic!("{what}: the mirror is waited for"));
+        pulled.unwrap_or_else(|error| panic!("{what}: {}", error.report()));
         let namespace = server.contents.requests().iter().any(|request| request.path.contains("ns="));
         assert!(!namespace, "{what}: the server is told nothing");
         assert!(!mirror.contents.requests().is_empty(), "{what}");
@@ -107,7 +110,9 @@ async fn a_silent_mirror_is_given_up_after_its_own_timeout() {
         format!("[host.'http://{}']\nidle_timeout = '50ms'\ndial_timeout = '250ms'\n", mirror.address());
     let root = Root::new().with_hosts(&server.address(), &text);
     let settings = root.settings().with_timeouts(Duration::from_secs(600), Duration::from_secs(600));
-    pull(settings, &server.reference("a/b:1")).await.expect("pulls");
+    let name = server.reference("a/b:1");
+    let work = tokio::time::timeout(Duration::from_secs(60), pull(settings, &name)).await;
+    work.expect("the mirror is given up").expect("pulls");
     assert_eq!(lines(&mirror).len(), 2);
 }
 
@@ -199,6 +204,18 @@ async fn a_push_goes_to_the_first_host_that_takes_pushes() {
     let root = Root::new().with_hosts(&server.address(), "capabilities = ['pull', 'resolve']");
     let error = RegistryResolver::new(root.settings()).pusher(&server.reference("a/b:1")).await;
     assert_eq!(error.expect_err("read only").kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn who_logs_in_does_so_at_the_registry_and_at_no_mirror() {
+    let [mirror, server] = [
+        FakeServer::start(|_| Reply::new(200, &[], "{}")).await,
+        FakeServer::start(|_| Reply::new(200, &[], "{}")).await,
+    ];
+    let root = Root::new().with_hosts(&server.address(), &format!("[host.'http://{}']\n", mirror.address()));
+    let resolver = RegistryResolver::new(root.settings());
+    assert_eq!(resolver.log_in(&server.address()).await.expect("it is open"), Login::Unasked);
+    assert_eq!((mirror.requests().len(), server.requests().len()), (0, 1));
 }
 
 #[tokio::test]

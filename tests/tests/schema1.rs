@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::Write,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,17 +13,21 @@ use serde_json::{Value, json};
 // The layer decoders, by which diff ids are found.
 use wharf_archive as _;
 use wharf_content::{
-    Catalogue, Descriptor, Digest, ErrorKind, Manager, Provider, filter::FilterSet, gc::CollectOptions,
-    read_blob,
+    Catalogue, Descriptor, Digest, ErrorKind, Manager, MemoryStore, Provider, filter::FilterSet,
+    gc::CollectOptions, read_blob,
 };
 use wharf_images::{
     Role, Selection, collect, decode, media_types as types,
     progress::{Event, Sink},
     record,
     schema1::MAX_LAYERS,
+    transport::{MemoryRegistry, Resolver},
     validate::{ValidateOptions, validate},
 };
-use wharf_remotes::PullOptions;
+use wharf_remotes::{
+    CopyOptions, LazyProvider, PullOptions, copy,
+    registry::{RegistryResolver, RegistrySettings},
+};
 use wharf_tests::{Client, FakeServer, Reply};
 
 /// A tar stream of one file.
@@ -427,5 +432,25 @@ async fn a_conversion_that_lost_its_parts_is_made_again() {
         assert_eq!(client.pull(&name, PullOptions::new()).await.expect("pulls").target, image.target);
         assert!(client.store.reader(&config).await.is_ok());
         assert_eq!(asked(&server, from), ["HEAD 1"], "what it is made of is here");
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_pull_reads_says_so_elsewhere() {
+    for is_signed in [true, false] {
+        let server = Old { is_signed, ..Old::usual() }.serve().await;
+        let name = format!("{}/old:1", server.address());
+        let settings = RegistrySettings::new().with_retries(0, Duration::ZERO);
+        let (resolver, memory) = (RegistryResolver::new(settings), MemoryRegistry::new());
+        let error = copy(&resolver, &name, &memory, "there.example/old:1", &CopyOptions::new()).await;
+        let error = error.expect_err("not as it is");
+        assert_eq!(error.kind(), ErrorKind::NotImplemented, "{}", error.report());
+        assert!(error.report().contains("pull it"), "{}", error.report());
+
+        let found = resolver.resolve(&name).await.expect("is there");
+        let fetcher = resolver.fetcher(&name).await.expect("made");
+        let lazy = LazyProvider::new(Arc::new(MemoryStore::new()), fetcher, Catalogue::linked().clone());
+        let error = lazy.reader(&found.descriptor).await.expect_err("not there");
+        assert_eq!(error.kind(), ErrorKind::NotImplemented, "{}", error.report());
     }
 }

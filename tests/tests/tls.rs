@@ -104,10 +104,14 @@ impl TlsRegistry {
 }
 
 async fn pull_by_https(settings: RegistrySettings, name: &str) -> Result<Image> {
+    // Loopback would be spoken to in plain HTTP.
+    pull_with(settings.with_https(), name).await
+}
+
+async fn pull_with(settings: RegistrySettings, name: &str) -> Result<Image> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let images: &dyn ImageStore = &MemoryImages::new();
-    // Loopback would be spoken to in plain HTTP.
-    let resolver = RegistryResolver::new(settings.with_retries(2, Duration::from_millis(1)).with_https());
+    let resolver = RegistryResolver::new(settings.with_retries(2, Duration::from_millis(1)));
     let options = PullOptions::new().with_selection(Selection::all());
     pull(store, images, &resolver, name, options).await
 }
@@ -131,6 +135,30 @@ async fn a_certificate_is_trusted_by_its_authority_or_not_at_all() {
         .await
         .expect_err("another's");
     assert!(is_tls(&error), "{}", error.report());
+}
+
+#[tokio::test]
+async fn what_is_said_of_tls_means_https_on_loopback_where_it_is_spoken() {
+    let registry = TlsRegistry::start().await;
+    let (ca_file, other) = (&registry.front.ca_file, TlsRegistry::start().await);
+    pull_with(RegistrySettings::new().with_ca_file(ca_file), &registry.name).await.expect("trusted");
+    pull_with(RegistrySettings::new().with_skip_verify(), &registry.name).await.expect("not looked at");
+    // Who cannot be trusted is not asked in plain HTTP instead.
+    let error = pull_with(RegistrySettings::new().with_ca_file(&other.front.ca_file), &registry.name).await;
+    let error = error.expect_err("another's authority");
+    assert!(is_tls(&error), "{}", error.report());
+
+    let plain = TestRegistry::start().await;
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 1000, 4)]);
+    let name = plain.put("a/b:1", &image).await.expect("puts");
+    for settings in
+        [RegistrySettings::new().with_ca_file(ca_file), RegistrySettings::new().with_skip_verify()]
+    {
+        pull_with(settings, &name).await.expect("plain HTTP, as without them");
+    }
+    let error = pull_with(RegistrySettings::new().with_skip_verify().with_https(), &name).await;
+    let error = error.expect_err("HTTPS was demanded");
+    assert!(RemoteError::of(&error).is_some_and(RemoteError::speaks_no_tls), "{}", error.report());
 }
 
 #[tokio::test]

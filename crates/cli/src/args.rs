@@ -104,11 +104,11 @@ pub(crate) struct PlatformArgs {
 }
 
 /// How registries are spoken to.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Registry options")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 pub(crate) struct RegistryArgs {
-    /// Speak plain HTTP (loopback addresses are spoken to in plain HTTP anyway)
+    /// Speak plain HTTP, as is done on loopback anyway; there -k, --ca-file and --cert-file try HTTPS first
     #[arg(long)]
     pub(crate) plain_http: bool,
     /// Accept any certificate
@@ -208,7 +208,6 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it lives as long as the program")]
 pub(crate) enum Command {
     /// Pull an image from a registry into the store
     Pull(command::pull::Pull),
@@ -216,7 +215,7 @@ pub(crate) enum Command {
     Push(command::push::Push),
     /// Copy an image from one place to another
     #[command(visible_alias = "cp")]
-    Copy(command::copy::Copy),
+    Copy(Box<command::copy::Copy>),
     /// Delete tags and manifests at a registry, or names in the store
     Delete(command::delete::Delete),
     /// List, remove, tag, label and check images of the store

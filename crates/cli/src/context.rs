@@ -1,6 +1,7 @@
 //! What every command works with: the store, its images, the catalogue, and how to find an image by what the user typed.
 
 use std::{
+    collections::BTreeSet,
     env,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
@@ -15,11 +16,12 @@ use wharf_content::{
 };
 use wharf_images::{
     Image, ImageStore, Reference, Selection, image_store,
-    reference::split_transport,
+    reference::{DEFAULT_TRANSPORT, split_transport},
     transport::{Resolved, Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{
     LazyProvider, Portion, StoreResolver,
+    credentials::Audience,
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, Split, default_hosts_dirs},
 };
 
@@ -184,20 +186,50 @@ impl Context {
         Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
     }
 
-    /// As [`Context::resolver`], and the store is a place as well.
+    /// Refuses --creds for several registries at once: a password is that of one of them, and the others must not be shown it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that says what to use `instead`.
+    pub(crate) fn refuse_to_share_credentials<'n>(
+        &self,
+        registry: &RegistryArgs,
+        names: impl Iterator<Item = &'n str>,
+        instead: &str,
+    ) -> Result<()> {
+        let known = self.catalogue.keys::<Transports>();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let named = names.filter(|typed| stored_name(typed).is_none()).filter_map(|typed| {
+            let location = split_transport(typed, &known).ok();
+            // Files have no passwords.
+            let location = location.filter(|location| location.scheme == DEFAULT_TRANSPORT)?;
+            Some(Audience::new(Reference::parse(location.rest).ok()?.domain()).host().to_owned())
+        });
+        let registries: BTreeSet<String> = named.collect();
+        if registry.creds.is_none() || registries.len() < 2 {
+            return Ok(());
+        }
+        let registries: Vec<String> = registries.into_iter().collect();
+        Err(Error::invalid_argument(format!(
+            "--creds is for one registry, and several are named: {}; use {instead}",
+            registries.join(", ")
+        )))
+    }
+
+    /// As [`Context::destination`], and the store is a place as well.
     pub(crate) async fn place(
         &self,
         typed: &str,
         registry: &RegistryArgs,
+        chunk: Option<NonZeroU64>,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        match typed.strip_prefix(STORE_SCHEME).and_then(|rest| rest.strip_prefix(':')) {
+        match stored_name(typed) {
             Some(name) => {
                 let (store, images) = (self.store().await?, self.images().await?);
                 let resolver = StoreResolver::new(store, images).with_catalogue(self.catalogue.clone());
-                Ok((Arc::new(resolver), name.strip_prefix("//").unwrap_or(name).to_owned()))
+                Ok((Arc::new(resolver), name.to_owned()))
             }
-            None => self.resolver_showing(typed, registry, progress),
+            None => self.destination(typed, registry, chunk, progress),
         }
     }
 
@@ -240,6 +272,12 @@ impl Context {
         settings.request_interval = args.request_rate;
         if args.http_trace { settings.with_trace(progress.http_trace()) } else { settings }
     }
+}
+
+/// The name in the store, where the prefix says that it is one.
+pub(crate) fn stored_name(typed: &str) -> Option<&str> {
+    let name = typed.strip_prefix(STORE_SCHEME)?.strip_prefix(':')?;
+    Some(name.strip_prefix("//").unwrap_or(name))
 }
 
 fn settings(settings: RegistrySettings, args: &RegistryArgs) -> RegistrySettings {

@@ -33,11 +33,9 @@ pub(crate) fn sources(args: &RegistryArgs, domain: Option<&str>, catalogue: &Cat
             (Some(password), false) => {
                 Arc::new(Given::new(domain, Credential::password(&creds.user, password.clone())))
             }
-            (None, true) => Arc::new(Typed {
-                host: Audience::new(domain).host().to_owned(),
-                user: creds.user.clone(),
-                password: OnceCell::new(),
-            }),
+            (None, true) => {
+                Arc::new(Typed { host: Audience::new(domain).host().to_owned(), user: creds.user.clone() })
+            }
             (None, false) => {
                 return Err(Error::invalid_argument(
                     "--creds has no password: write USER:PASS, or add --password-stdin",
@@ -52,12 +50,14 @@ pub(crate) fn sources(args: &RegistryArgs, domain: Option<&str>, catalogue: &Cat
     Ok(first.followed_by(Sources::of(catalogue)?))
 }
 
+/// What was on standard input, which is there once, however many resolvers a command makes.
+static PASSWORD: OnceCell<Secret> = OnceCell::const_new();
+
 /// A user whose password is on standard input, which is read when a registry asks for it.
 #[derive(Debug)]
 struct Typed {
     host: String,
     user: String,
-    password: OnceCell<Secret>,
 }
 
 #[async_trait]
@@ -66,7 +66,7 @@ impl CredentialSource for Typed {
         if audience.host() != self.host {
             return Ok(None);
         }
-        let password = self.password.get_or_try_init(prompt::password_from_stdin).await?;
+        let password = PASSWORD.get_or_try_init(prompt::password_from_stdin).await?;
         Ok(Some(Credential::password(&self.user, password.clone())))
     }
 }

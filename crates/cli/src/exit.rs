@@ -189,8 +189,7 @@ fn is_write(remote: &RemoteError, error: &Error) -> bool {
 /// What can be done about everything else.
 fn fixed_hint(error: &Error) -> Option<&'static str> {
     if let Some(remote) = RemoteError::of(error) {
-        if remote.is_tls && remote.message.as_ref().is_some_and(|message| message.contains("corrupt message"))
-        {
+        if remote.speaks_no_tls() {
             return Some("the registry seems to speak plain HTTP: try --plain-http");
         }
         if remote.is_tls {
@@ -202,7 +201,10 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         return match (remote.status, error.kind()) {
             (Some(405 | 501), _) if writes => Some("choose another destination: wharf push NAME REF"),
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
-            (Some(400), _) => Some("if the registry speaks HTTPS only, leave out --plain-http"),
+            // What speaks TLS answers so to what does not.
+            (Some(400), _) if remote.request.contains(" http://") => Some(
+                "if the registry speaks HTTPS: --tls-verify=true, or =false for any certificate, and no --plain-http",
+            ),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
                 Some("the registry limits requests: wait, or raise --retry-times and --retry-delay")
@@ -296,6 +298,18 @@ mod tests {
                 "{error:?}: {:?}",
                 hint(&error)
             );
+        }
+    }
+
+    #[test]
+    fn https_is_advised_where_plain_http_was_spoken() {
+        for (request, expected) in
+            [("HEAD http://r.example/v2/a", true), ("HEAD https://r.example/v2/a", false)]
+        {
+            let error =
+                RemoteError::new("r.example", request).with_status(400).into_error("cannot resolve x");
+            let advised = hint(&error).is_some_and(|hint| hint.contains("--tls-verify=true"));
+            assert_eq!(advised, expected, "{request}");
         }
     }
 

@@ -15,5 +15,6 @@ mod prompt;
 mod runner;
 mod sides;
 mod target;
+mod verifiers;
 
 pub use runner::Runner;

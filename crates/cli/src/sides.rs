@@ -42,6 +42,11 @@ macro_rules! side {
         }
 
         impl $side {
+            /// Whether this side has a password of its own.
+            pub(crate) fn has_password(&self) -> bool {
+                self.creds.as_ref().is_some_and(|creds| creds.password.is_some())
+            }
+
             /// The options of this side, where there are none of its own those of both.
             pub(crate) fn over(&self, both: &RegistryArgs) -> RegistryArgs {
                 let mut args = both.clone();

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use support::{Wharf, three_platforms};
 use wharf_tests::{FakeServer, Reply, TestRegistry};
@@ -49,6 +51,59 @@ async fn into_the_store_and_out_of_it() {
     assert_eq!(wharf.run(&["delete", "store:app:1"]).await.succeeded(), "store:app:1\n");
     let left = wharf.run(&["ls", "-q"]).await.succeeded();
     assert_eq!(left, "docker.io/library/twin:1\n");
+}
+
+#[tokio::test]
+async fn verifiers_have_a_say_in_what_is_copied_from_elsewhere() {
+    let (source, destination) = (TestRegistry::start().await, TestRegistry::start().await);
+    let from = source.put("team/image:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let directory = wharf.path("verifiers");
+    std::fs::create_dir(&directory).expect("makes");
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let to = destination.reference("image:1");
+    std::os::unix::fs::symlink("/bin/true", format!("{directory}/10-yes")).expect("links");
+    let by_flag = ["copy", "--verifier-dir", &directory, &from, "store:app:1"];
+    wharf.run(&by_flag).await.succeeded();
+    std::os::unix::fs::symlink("/bin/false", format!("{directory}/20-no")).expect("links");
+    for place in ["store:other:1", &to] {
+        let mut command = wharf.command(&["copy", &from, place]);
+        command.env("WHARF_VERIFIER_DIR", &directory);
+        let done = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let done = done.expect("runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.code() == Some(5) && said.contains("rejects it"), "{place}: {said}");
+    }
+    let names = wharf.run(&["ls", "-q"]).await.succeeded();
+    assert_eq!(names, "docker.io/library/app:1\n");
+    // What is in the store was taken before.
+    wharf.run(&["copy", "--verifier-dir", &directory, "store:app:1", &to]).await.succeeded();
+}
+
+#[tokio::test]
+async fn one_password_is_for_one_registry() {
+    let (one, other) = (TestRegistry::start().await, TestRegistry::start().await);
+    let name = one.put("image:1", &three_platforms()).await.expect("puts");
+    let (same, elsewhere) = (one.reference("copy:1"), other.reference("copy:1"));
+    let wharf = Wharf::new();
+    one.take_log();
+    let copy = ["copy", "--creds", "u:canary", &name, &elsewhere];
+    let error = wharf.run(&copy).await.failed(3);
+    assert!(error.contains("several are named") && error.contains("--dest-creds"), "{error}");
+    let users = ["copy", "--creds", "u", "--password-stdin", "--src-creds", "v", "--dest-creds", "w"];
+    let error = wharf.run(&[&users[..], &[&name, &elsewhere]].concat()).await.failed(3);
+    assert!(error.contains("several are named"), "{error}");
+    let error = wharf.run(&["delete", "--creds", "u:canary", &name, &elsewhere]).await.failed(3);
+    assert!(error.contains("several are named"), "{error}");
+    assert!(one.take_log().is_empty() && other.take_log().is_empty(), "nobody was asked");
+    for legitimate in [
+        &["copy", "--creds", "u:canary", &name, &same][..],
+        &["copy", "--creds", "u:canary", &name, "store:app:1"],
+        &["copy", "--creds", "u:canary", "--dest-creds", "v:canary", &name, &elsewhere],
+        &["copy", "--chunk-size", "64KiB", &name, &other.reference("chunks:1")],
+    ] {
+        wharf.run(legitimate).await.succeeded();
+    }
 }
 
 #[tokio::test]

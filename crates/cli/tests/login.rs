@@ -93,6 +93,31 @@ async fn who_is_logged_in_gets_in_until_logged_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_host_of_a_registry_is_not_logged_in_to() {
+    let wharf = Wharf::new();
+    let error = wharf.run(&["login", "-u", "user:canary-9f", "ghcr"]).await.failed(3);
+    assert!(error.contains("docker.io/ghcr/any") && !error.contains(CANARY), "{error}");
+    assert!(!fs::exists(wharf.path(".docker/config.json")).expect("looks"), "nothing is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_from_standard_input_is_for_both_sides_of_a_copy() {
+    let (registry, wharf) = (registry().await, Wharf::new());
+    let names = ["a:1", "b:1"].map(|name| format!("{}/{name}", registry.address()));
+    let copy = ["copy", "--creds", "user", "--password-stdin", &names[0], &names[1]];
+    // The registry has no more than the head of a manifest: whoever gets that far was let in on both sides.
+    let error = fed(wharf.command(&copy), "canary-9f\n").await.err();
+    assert!(!error.contains("standard input") && !error.contains("unauthenticated"), "{error}");
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .any(|request| request.path.contains("/b/") && request.header("authorization") == Some(RIGHT)),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn flags_are_for_the_registry_that_is_named() {
     let (registry, wharf) = (registry().await, Wharf::new());
     let name = format!("{}/a/b:1", registry.address());

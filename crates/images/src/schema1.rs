@@ -58,20 +58,21 @@ pub fn payload(manifest: &[u8]) -> Result<Cow<'_, [u8]>> {
     let mut document: BTreeMap<String, Value> = serde_json::from_slice(manifest).map_err(malformed)?;
     let Some(signatures) = document.remove("signatures") else { return Ok(Cow::Borrowed(manifest)) };
     let signatures: Vec<Signature> = serde_json::from_value(signatures).map_err(malformed)?;
-    let mut found: Option<Vec<u8>> = None;
+    // Compared before anything is put together: there may be as many as the document has room for.
+    let mut found: Option<(&[u8], Vec<u8>)> = None;
     for Signature { protected } in &signatures {
         let protected: Protected = serde_json::from_slice(&base64(protected)?).map_err(malformed)?;
         let tail = base64(&protected.format_tail)?;
         let start = manifest.get(..protected.format_length).ok_or_else(|| {
             malformed(format!("a signature is of {} bytes, and there are fewer", protected.format_length))
         })?;
-        let payload = [start, &tail].concat();
-        if found.as_ref().is_some_and(|other| *other != payload) {
+        if found.as_ref().is_some_and(|(other, end)| (other.len(), end) != (start.len(), &tail)) {
             return Err(malformed("its signatures are of different contents"));
         }
-        found = Some(payload);
+        found = Some((start, tail));
     }
-    let payload = found.ok_or_else(|| malformed("it has a list of signatures with none in it"))?;
+    let (start, tail) = found.ok_or_else(|| malformed("it has a list of signatures with none in it"))?;
+    let payload = [start, &tail].concat();
     // Two readers must not see two images: one who leaves the signatures out, and one who believes them.
     let signed: BTreeMap<String, Value> = serde_json::from_slice(&payload).map_err(malformed)?;
     if signed != document {

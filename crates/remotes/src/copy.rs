@@ -15,11 +15,13 @@ mod remote;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-use wharf_content::{Catalogue, Result, ResultExt};
+use wharf_content::{Catalogue, Error, Result, ResultExt};
 use wharf_images::{
     Limits,
+    media_types::is_schema1,
     progress::{Event, Sink},
     transport::{Fetcher, Pusher, Resolved, Resolver},
+    verifier::{Verifier, accept},
 };
 
 use self::remote::Remote;
@@ -30,10 +32,11 @@ use crate::push::{Portion, PushOptions, Pushed, companions::Companions, voyage::
 #[non_exhaustive]
 pub struct CopyOptions {
     push: PushOptions,
+    verifiers: Vec<Arc<dyn Verifier>>,
 }
 
 impl CopyOptions {
-    /// The whole image but for layers that may not be distributed, three pieces of content at once, no progress.
+    /// The whole image but for layers that may not be distributed, six pieces of content at once, no progress.
     pub fn new() -> Self {
         Self::default()
     }
@@ -86,11 +89,18 @@ impl CopyOptions {
         self.push = self.push.with_referrers();
         self
     }
+
+    /// Adds a verifier. All are asked, in this order, when the name is resolved and before anything else is, and all must accept.
+    #[must_use]
+    pub fn with_verifier(mut self, verifier: Arc<dyn Verifier>) -> Self {
+        self.verifiers.push(verifier);
+        self
+    }
 }
 
 impl fmt::Debug for CopyOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CopyOptions").field("push", &self.push).finish()
+        f.debug_struct("CopyOptions").field("push", &self.push).field("verifiers", &self.verifiers).finish()
     }
 }
 
@@ -105,9 +115,9 @@ impl fmt::Debug for CopyOptions {
 /// # Errors
 /// `NotFound` when there is no such image, it lacks a wanted platform, or the source lacks a part of it; `FailedPrecondition` for content
 /// of another size or digest than is promised, which the destination never gets whole, for a `to` that is pinned to another digest,
-/// and where the destination understood another digest; `ResourceExhausted` for documents that are too large, too many or nested too
+/// and where the destination understood another digest; `NotImplemented` for Docker's schema 1; `ResourceExhausted` for documents that are too large, too many or nested too
 /// deep; `NotImplemented` for a destination that takes no content, or a source that lists no referrers where they were asked for; those
-/// of both transports.
+/// of both transports and of the verifiers.
 ///
 /// # Cancellation
 /// What is at the destination stays there, and the next copy does not move it again; the name means what it meant.
@@ -122,6 +132,16 @@ pub async fn copy(
     sink.event(&Event::Resolving { name: from });
     let resolved = source.resolve(from).await?;
     sink.event(&Event::Resolved { name: &resolved.name, descriptor: &resolved.descriptor });
+    if is_schema1(&resolved.descriptor.media_type) {
+        // Its digest is not that of what a registry sends, and no registry of today takes it.
+        return Err(Error::not_implemented(format!(
+            "{} is a Docker schema 1 manifest ({}), which is not copied as it is: pull it, which converts it, and push or copy that",
+            resolved.name, resolved.descriptor.digest
+        )));
+    }
+    for verifier in &options.verifiers {
+        accept(verifier.as_ref(), &resolved.name, &resolved.descriptor).await?;
+    }
     let fetcher = source.fetcher(&resolved.name).await?;
     let pusher = destination.pusher(to).await?;
     let copied = copy_resolved(source, &resolved, &fetcher, destination, to, &pusher, options).await;

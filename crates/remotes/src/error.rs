@@ -7,6 +7,7 @@ use wharf_content::{Error, ErrorKind};
 /// An error of a registry or of the way to it. It stands in the chain of sources of a [`wharf_content::Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct RemoteError {
     /// The host and port that were contacted.
     pub host: String,
@@ -24,6 +25,7 @@ pub struct RemoteError {
     pub is_tls: bool,
     retryable: bool,
     slow: bool,
+    no_tls: bool,
     /// Milliseconds, so that errors stay small.
     waited: u32,
     /// Boxed, so that errors stay small enough to be handed up by value.
@@ -47,6 +49,7 @@ impl RemoteError {
             is_tls: false,
             retryable: false,
             slow: false,
+            no_tls: false,
             waited: 0,
             registry: None,
         }
@@ -84,6 +87,18 @@ impl RemoteError {
     /// Whether bytes flowed, but too few. Then progress is no sign that another try helps.
     pub fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    /// Says that TLS failed because what answered seems to speak none.
+    #[must_use]
+    pub fn with_no_tls(mut self) -> Self {
+        (self.is_tls, self.no_tls) = (true, true);
+        self
+    }
+
+    /// Whether TLS failed because what answered seems to speak none, as a server of plain HTTP does.
+    pub fn speaks_no_tls(&self) -> bool {
+        self.no_tls
     }
 
     /// Sets how long was waited between the tries.

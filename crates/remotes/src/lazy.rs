@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wharf_content::{BlobReader, Catalogue, Descriptor, ErrorKind, Provider, Result, Store};
+use wharf_content::{BlobReader, Catalogue, Descriptor, Error, ErrorKind, Provider, Result, Store};
 use wharf_images::{
+    media_types::is_schema1,
     progress::{Silent, Sink},
     transport::Fetcher,
 };
@@ -42,6 +43,13 @@ impl Provider for LazyProvider {
         match self.store.reader(descriptor).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             found => return found,
+        }
+        if is_schema1(&descriptor.media_type) {
+            // What is sent has a signature in it that its digest leaves out, so that no fetch of it can be right.
+            return Err(Error::not_implemented(format!(
+                "{} is a Docker schema 1 manifest, which is not looked into where it is: `pull` converts it",
+                descriptor.digest
+            )));
         }
         let (fetcher, sink) = (self.fetcher.as_ref(), self.sink.as_ref());
         fetch_into(self.store.as_ref(), fetcher, descriptor, sink, &self.catalogue).await?;

@@ -222,12 +222,15 @@ pub async fn pull(
     for verifier in &options.verifiers {
         accept(verifier.as_ref(), &resolved.name, &resolved.descriptor).await?;
     }
+    let fetcher = resolver.fetcher(&resolved.name).await?;
     let leased = LeasedStore::hold(store, Labels::new()).await?;
-    let pulled =
-        pull_resolved(Arc::clone(&leased) as Arc<dyn Store>, images, resolver, resolved, options).await;
+    let held = Arc::clone(&leased) as Arc<dyn Store>;
+    let pulled = pull_resolved(held, images, resolver, resolved, Arc::clone(&fetcher), options).await;
     // What failed is told first; what it fetched may be collected, for nobody is at work on it.
+    let finished = fetcher.finish().await;
     let released = leased.release().await;
     let image = pulled?;
+    finished?;
     released?;
     Ok(image)
 }
@@ -238,11 +241,11 @@ async fn pull_resolved(
     images: &dyn ImageStore,
     resolver: &dyn Resolver,
     resolved: Resolved,
+    fetcher: Arc<dyn Fetcher>,
     options: PullOptions,
 ) -> Result<Image> {
     let sink = Arc::clone(&options.sink);
     let name = resolved.name;
-    let fetcher = resolver.fetcher(&name).await?;
     // That an image is for other machines is found out before its layers are fetched.
     let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
         .with_sink(Arc::clone(&sink));

@@ -21,6 +21,7 @@ mod pusher;
 pub mod range_options;
 mod referrers;
 mod resolver;
+mod retries;
 mod secrets;
 mod settings;
 mod tags;

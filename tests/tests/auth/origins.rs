@@ -120,6 +120,15 @@ async fn logging_in_tries_the_credentials() {
         assert_eq!(bounded(resolver.log_in(&server.address())).await.expect("logs in"), expected);
         assert!(server.requests().iter().all(|request| request.path == "/v2/"));
     }
+    // A token for everybody says nothing of credentials that nobody was shown.
+    let generous = FakeServer::start(|_| Reply::new(200, &[], r#"{"token":"good"}"#)).await;
+    let server = registry(realm(&generous)).await;
+    let logged_in = bounded(RegistryResolver::new(knowing(&simple, user())).log_in(&server.address())).await;
+    assert_eq!(logged_in.expect("there is a token"), Login::Unasked);
+    assert_eq!(
+        bounded(RegistryResolver::new(settings()).log_in("ghcr")).await.expect_err("no host").kind(),
+        ErrorKind::InvalidArgument
+    );
     for server in [&bearer, &simple] {
         for settings in [knowing(server, Credential::password("user", "wrong")), settings()] {
             let error = bounded(RegistryResolver::new(settings).log_in(&server.address())).await;

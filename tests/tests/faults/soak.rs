@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use wharf_content::{Error, ErrorKind, MemoryStore, Result, filter::FilterSet, read_blob};
 use wharf_images::Selection;
 use wharf_remotes::{
@@ -72,7 +72,7 @@ fn assert_told(seed: u64, error: &Error, proxy: &FaultProxy) {
 }
 
 /// Runs all seeds, some at a time, and gives what they met.
-async fn soak<F: Future<Output = Met> + 'static>(run: impl Fn(u64) -> F) -> Met {
+async fn soak<F: Future<Output = Met> + Send + 'static>(run: impl Fn(u64) -> F) -> Met {
     let (mut met, mut runs) = (Met::default(), JoinSet::new());
     let mut gather = |ended: Met| {
         ended.0.into_iter().for_each(|(what, count)| *met.0.entry(what).or_default() += count);
@@ -81,7 +81,7 @@ async fn soak<F: Future<Output = Met> + 'static>(run: impl Fn(u64) -> F) -> Met 
         if runs.len() >= TOGETHER {
             gather(runs.join_next().await.expect("one runs").expect("no panic"));
         }
-        runs.spawn_local(run(seed));
+        runs.spawn(run(seed));
     }
     while let Some(ended) = runs.join_next().await {
         gather(ended.expect("no panic"));
@@ -132,7 +132,7 @@ async fn pull_with_faults(seed: u64) -> Met {
 
 #[tokio::test]
 async fn pulls_end_well_or_in_an_error_and_succeed_later() {
-    let met = LocalSet::new().run_until(soak(pull_with_faults)).await;
+    let met = soak(pull_with_faults).await;
     assert_soaked(&met, 10);
 }
 
@@ -165,6 +165,6 @@ async fn push_with_faults(seed: u64) -> Met {
 
 #[tokio::test]
 async fn pushes_end_well_or_in_an_error_and_succeed_later() {
-    let met = LocalSet::new().run_until(soak(push_with_faults)).await;
+    let met = soak(push_with_faults).await;
     assert_soaked(&met, 4);
 }

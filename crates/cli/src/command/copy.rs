@@ -1,5 +1,7 @@
 //! `wharf copy`.
 
+use std::num::NonZeroU64;
+
 use clap::Args;
 use serde_json::json;
 use wharf_content::Result;
@@ -7,10 +9,11 @@ use wharf_images::Reference;
 use wharf_remotes::CopyOptions;
 
 use crate::{
-    args::{Format, PlatformArgs, RegistryArgs},
-    context::Context,
+    args::{self, Format, PlatformArgs, RegistryArgs},
+    context::{Context, stored_name},
     output, progress,
     sides::{DestinationArgs, SourceArgs},
+    verifiers::VerifierArgs,
 };
 
 /// Arguments of `copy`.
@@ -23,7 +26,8 @@ A name without a prefix is at a registry; store:NAME is in the store. Of an imag
 --platform the manifest of that platform is copied in the place of the index; with several, the index and those platforms only, which \
 many registries refuse.\n\n\
 With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those.\n\n\
-Options without src or dest in their name are for both sides.\n\n\
+Options without src or dest in their name are for both sides; --creds is so only where both are one registry, or one of them is the store. \
+Verifiers are asked unless the image comes out of the store.\n\n\
 Examples:\n  wharf copy busybox:1.37 registry.example.com/mirror/busybox:1.37\n  \
 wharf copy --referrers ghcr.io/owner/image:1.2 localhost:5000/image:1.2\n  \
 wharf copy --platform linux/arm64 busybox store:busybox-arm64\n  \
@@ -42,6 +46,11 @@ pub(crate) struct Copy {
     /// Copy layers that may not be distributed, too
     #[arg(long)]
     allow_non_distributable: bool,
+    /// Send blobs to a registry in chunks of so many bytes, such as 16MiB [default: whole, unless the registry wants chunks]
+    #[arg(long, value_name = "SIZE", value_parser = args::length)]
+    chunk_size: Option<NonZeroU64>,
+    #[command(flatten)]
+    verifiers: VerifierArgs,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
@@ -55,10 +64,18 @@ pub(crate) struct Copy {
 impl Copy {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let portion = self.platforms.portion()?;
+        // What comes out of the store is here already.
+        let verifier = if stored_name(&self.source).is_some() { None } else { self.verifiers.open()? };
+        let unless_own =
+            [(&self.source, self.from.has_password()), (&self.destination, self.to.has_password())];
+        let shared = unless_own.into_iter().filter(|(_, has_own)| !has_own).map(|(name, _)| name.as_str());
+        context.refuse_to_share_credentials(&self.registry, shared, "--src-creds and --dest-creds")?;
         let progress = progress::start_pushing(&context.global);
-        let (source, from) = context.place(&self.source, &self.from.over(&self.registry), &progress).await?;
+        let (source, from) =
+            context.place(&self.source, &self.from.over(&self.registry), None, &progress).await?;
+        let to_args = self.to.over(&self.registry);
         let (destination, to) =
-            context.place(&self.destination, &self.to.over(&self.registry), &progress).await?;
+            context.place(&self.destination, &to_args, self.chunk_size, &progress).await?;
         let mut options = CopyOptions::new()
             .with_portion(portion)
             .with_concurrency(self.registry.max_concurrent_downloads)
@@ -69,6 +86,9 @@ impl Copy {
         }
         if self.referrers {
             options = options.with_referrers();
+        }
+        if let Some(verifier) = verifier {
+            options = options.with_verifier(verifier);
         }
         let outcome = wharf_remotes::copy(source.as_ref(), &from, destination.as_ref(), &to, &options).await;
         progress.finish(outcome.is_ok());

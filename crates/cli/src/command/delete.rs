@@ -27,9 +27,15 @@ impl Delete {
     /// Deletes what can be deleted, and fails if something could not be; nothing, where one is of no place that is known.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let progress = progress::warnings(&context.global);
+        let names = self.references.iter().map(String::as_str);
+        context.refuse_to_share_credentials(
+            &self.registry,
+            names,
+            "`wharf login`, or delete at one after the other",
+        )?;
         let mut places = Vec::with_capacity(self.references.len());
         for reference in &self.references {
-            places.push(context.place(reference, &self.registry, &progress).await?);
+            places.push(context.place(reference, &self.registry, None, &progress).await?);
         }
         let mut failures = Failures::new(context.global.format);
         let mut deleted = Vec::new();

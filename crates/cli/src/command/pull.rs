@@ -1,22 +1,18 @@
 //! `wharf pull`.
 
-use std::{ffi::OsString, num::NonZeroU64, path::Path, sync::Arc};
+use std::{num::NonZeroU64, sync::Arc};
 
 use clap::Args;
 use wharf_content::{Resource, Result};
-use wharf_images::{
-    Selection,
-    external::{VerifierDirectory, VerifierOptions},
-};
+use wharf_images::Selection;
 use wharf_remotes::PullOptions;
 
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
     command::lease,
     context::Context,
-    labels,
-    output::{self, escape},
-    progress,
+    labels, output, progress,
+    verifiers::VerifierArgs,
 };
 
 /// Arguments of `pull`.
@@ -47,9 +43,8 @@ pub(crate) struct Pull {
     /// Pull what refers to the image too, such as signatures and bills of materials
     #[arg(long)]
     referrers: bool,
-    /// Pull only what every executable in this directory accepts, under containerd's protocol for image verifiers
-    #[arg(long, env = "WHARF_VERIFIER_DIR", value_name = "DIR")]
-    verifier_dir: Option<OsString>,
+    #[command(flatten)]
+    verifiers: VerifierArgs,
     /// Fail for an image of Docker's schema 1 instead of converting it
     #[arg(long)]
     no_convert_schema1: bool,
@@ -70,12 +65,7 @@ impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let labels = labels::parse(&self.labels)?;
         let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
-        let verifier = self
-            .verifier_dir
-            .as_deref()
-            .map(|directory| verifiers(Path::new(directory)))
-            .transpose()?
-            .flatten();
+        let verifier = self.verifiers.open()?;
         let progress = progress::start(&context.global);
         let (resolver, name) = context.source(&self.reference, &self.registry, self.chunk_size, &progress)?;
         let (store, images) = (context.store().await?, context.images().await?);
@@ -101,7 +91,7 @@ impl Pull {
             options = options.without_schema1_conversion();
         }
         if let Some(verifier) = verifier {
-            options = options.with_verifier(Arc::new(verifier));
+            options = options.with_verifier(verifier);
         }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
@@ -118,19 +108,4 @@ impl Pull {
             Format::Text => output::line(&format!("{}@{digest}", image.name)),
         }
     }
-}
-
-/// The verifiers of a directory; none where its name is empty, as in a variable that was unset.
-fn verifiers(directory: &Path) -> Result<Option<VerifierDirectory>> {
-    if directory.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let found = VerifierDirectory::open(directory, VerifierOptions::default())?;
-    if found.is_empty() {
-        tracing::warn!(
-            "there is no verifier in {}: every image is accepted",
-            escape(&directory.display().to_string())
-        );
-    }
-    Ok(Some(found))
 }

@@ -52,6 +52,10 @@ fn the_payload_is_what_was_signed() {
             assert_eq!(is_digest_of(&digest, signed.as_bytes()), expected);
         }
     }
+    // As many as there is room for, of a large document: that takes no longer than to read them.
+    let large = format!("{}{}", " ".repeat(2 << 20), text);
+    let many = sign(&large, &vec![protected(&large); 10_000]);
+    assert_eq!(payload(many.as_bytes()).expect("signed"), large.as_bytes());
     let with = |length: Value, tail: String| json!({ "formatLength": length, "formatTail": tail });
     let other = manifest(&[("b", json!({}))]).to_string();
     for (what, blocks) in [

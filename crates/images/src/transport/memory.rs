@@ -207,6 +207,12 @@ impl Fetcher for Named {
         bytes.open(offset).await
     }
 
+    async fn size(&self, digest: &Digest, _: &str) -> Result<u64> {
+        let bytes = self.content(digest);
+        let absent = || Error::not_found(format!("{} has no {digest}", self.reference.repository()));
+        Ok(bytes.ok_or_else(absent)?.len() as u64)
+    }
+
     fn repository(&self) -> Option<&str> {
         Some(self.reference.repository())
     }

@@ -91,11 +91,10 @@ impl<'a> Voyage<'a> {
             self.note(descriptor, &Delivery::Exists);
         }
         for tier in &plan.tiers {
-            stream::iter(tier)
-                .map(|(descriptor, place)| self.send(descriptor, *place))
-                .buffer_unordered(self.options.concurrency.get())
-                .try_collect::<()>()
-                .await?;
+            // Made before the stream, or the compiler cannot tell that the whole may move between threads.
+            let sends: Vec<_> =
+                tier.iter().map(|(descriptor, place)| self.send(descriptor, *place)).collect();
+            stream::iter(sends).buffer_unordered(self.options.concurrency.get()).try_collect::<()>().await?;
         }
         Ok(())
     }

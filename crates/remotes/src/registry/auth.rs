@@ -88,9 +88,9 @@ impl Authorizer {
         Ok(authorization)
     }
 
-    /// Whether the registry has asked for credentials.
-    pub(super) async fn was_challenged(&self) -> bool {
-        self.challenge.lock().await.is_some()
+    /// Whether the registry has asked for credentials and was shown some: a token may have been had without.
+    pub(super) async fn has_shown_credentials(&self) -> bool {
+        self.challenge.lock().await.is_some() && self.found.lock().await.values().any(Option::is_some)
     }
 
     /// The header for a challenge; `None` where there are no credentials for it. `refused` is what the registry has just not taken.

@@ -1,11 +1,9 @@
-//! Requests to one registry: authorisation, redirects, retries.
+//! Requests to one registry: authorisation and redirects, and again where that may help. How often and after which waits is in
+//! [`retries`](super::retries).
 //!
 //! Whatever URL a request goes to, only the registry's own origin is shown what is for the registry.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use reqwest::{
@@ -15,8 +13,8 @@ use reqwest::{
         LOCATION, RANGE,
     },
 };
-use wharf_content::{Descriptor, Error, Result, backoff::Backoff};
-use wharf_images::progress::{Event, Sink};
+use wharf_content::{Error, Result};
+use wharf_images::progress::Sink;
 
 use super::{
     answer::Answer,
@@ -27,6 +25,7 @@ use super::{
     host::{Origin, may_lead_to},
     hosts::Host,
     payload::Payload,
+    retries::{Failed, Retries},
     settings::RegistrySettings,
     wire::{Wire, retry_after},
 };
@@ -80,9 +79,9 @@ impl Client {
         settings.ca_files.extend_from_slice(&host.ca_files);
         settings.skip_verify |= host.skip_verify;
         settings.connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);
-        if let Some(idle) = host.idle_timeout {
-            settings.idle_timeout = idle;
-            settings.header_timeout = settings.header_timeout.min(idle);
+        if let Some(silence) = host.idle_timeout {
+            // Before its answer as well as within.
+            (settings.idle_timeout, settings.header_timeout) = (silence, silence);
         }
         let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
         let wire = Arc::new(Wire::new(connections, settings.clone()));
@@ -195,9 +194,7 @@ impl Client {
 
     /// Begins to count the tries of one piece of work.
     pub(super) fn retries(&self) -> Retries<'_> {
-        let settings = &self.settings;
-        let backoff = Backoff::new(settings.retry_delay, settings.max_retry_delay);
-        Retries { settings, backoff, attempts: 1, slow: 0, waited: Duration::ZERO, about: None }
+        Retries::new(&self.settings)
     }
 
     /// Sends a request with what the registry is known to ask for, and again for each new challenge.
@@ -215,9 +212,9 @@ impl Client {
         }
     }
 
-    /// Whether the registry has asked for credentials.
-    pub(super) async fn was_challenged(&self) -> bool {
-        self.authorizer.was_challenged().await
+    /// Whether the registry has asked for credentials and was shown some.
+    pub(super) async fn has_shown_credentials(&self) -> bool {
+        self.authorizer.has_shown_credentials().await
     }
 
     /// Sends a request and follows redirects; the authorisation goes to the registry's own origin only.
@@ -296,93 +293,6 @@ impl Client {
             )
         })?;
         self.wire.upload(request, payload).await
-    }
-}
-
-/// Why there is no answer of success.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// The registry or the way to it, and how long the registry asks to wait.
-    Remote(Box<RemoteError>, Option<Duration>),
-    /// Something that another try does not mend.
-    Final(Error),
-}
-
-impl Failed {
-    /// An error that may be one of a host that another try mends.
-    pub(super) fn of(error: Error) -> Self {
-        match RemoteError::of(&error).filter(|failed| failed.is_retryable()) {
-            Some(failed) => Self::Remote(Box::new(failed.clone()), None),
-            None => Self::Final(error),
-        }
-    }
-
-    /// The status that was answered.
-    pub(super) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Remote(failed, _) => failed.status,
-            Self::Final(error) => RemoteError::of(error).and_then(|failed| failed.status),
-        }
-    }
-}
-
-impl From<RemoteError> for Failed {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote(Box::new(error), None)
-    }
-}
-
-/// The tries of one piece of work, and the waits between them.
-pub(super) struct Retries<'a> {
-    settings: &'a RegistrySettings,
-    backoff: Backoff,
-    attempts: u32,
-    /// How often it was too slow, whatever it brought.
-    slow: u32,
-    waited: Duration,
-    /// What is moved, where that is told when it is taken up again.
-    about: Option<&'a Descriptor>,
-}
-
-impl<'a> Retries<'a> {
-    /// Tells of each new try that it is one at this content.
-    pub(super) fn about(mut self, descriptor: &'a Descriptor) -> Self {
-        self.about = Some(descriptor);
-        self
-    }
-
-    /// Waits before the next try.
-    ///
-    /// # Errors
-    /// What failed, where another try does not mend it or there were enough.
-    pub(super) async fn wait(&mut self, failed: Failed) -> Result<()> {
-        let (mut failed, retry_after) = match failed {
-            Failed::Remote(failed, retry_after) => (*failed, retry_after),
-            Failed::Final(error) => return Err(error),
-        };
-        self.slow += u32::from(failed.is_slow());
-        if !failed.is_retryable() || self.attempts.max(self.slow) > self.settings.retries {
-            failed.attempts = self.attempts.max(self.slow);
-            let context = format!("the registry {} did not answer as it should", failed.host);
-            return Err(failed.with_waited(self.waited).into_error(context));
-        }
-        let wait = self.backoff.wait_at_least_half().max(retry_after.unwrap_or_default());
-        let wait = wait.min(self.settings.max_retry_delay);
-        tracing::debug!(error = %failed, attempts = self.attempts, ?wait, "the request is sent again");
-        if let Some(descriptor) = self.about {
-            let error = failed.into_error("the transfer broke");
-            self.settings.sink.event(&Event::Retried { descriptor, error: &error });
-        }
-        tokio::time::sleep(wait).await;
-        self.attempts += 1;
-        self.waited += wait;
-        Ok(())
-    }
-
-    /// Begins to count anew, since the last try brought the work on.
-    pub(super) fn advanced(&mut self) {
-        (self.attempts, self.waited) = (1, Duration::ZERO);
-        self.backoff = Backoff::new(self.settings.retry_delay, self.settings.max_retry_delay);
     }
 }
 

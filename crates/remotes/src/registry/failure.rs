@@ -25,16 +25,20 @@ pub(super) fn host(url: &Url) -> String {
 
 /// The error of a connection that failed or broke.
 pub(super) fn transport(url: &Url, request: &str, error: &reqwest::Error) -> RemoteError {
-    let tls = tls_message(error);
-    let message = match &tls {
-        Some(message) => format!("TLS failed: {message}"),
+    let tls = tls_error(error);
+    let message = match tls {
+        Some(tls) => format!("TLS failed: {tls}"),
         None if error.is_connect() => format!("cannot connect: {}", innermost(error)),
         None if error.is_timeout() => "timed out".to_owned(),
         None => format!("the connection broke: {}", innermost(error)),
     };
     let mut failed = RemoteError::new(host(url), request).with_message(message);
     failed.is_tls = tls.is_some();
-    if failed.is_tls { failed } else { failed.with_retryable() }
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => failed.with_no_tls(),
+        Some(_) => failed,
+        None => failed.with_retryable(),
+    }
 }
 
 /// The last error of the chain says what happened; those before it name layers of the client. None of them is asked for a URL.
@@ -47,14 +51,14 @@ fn innermost(error: &reqwest::Error) -> String {
 }
 
 /// The error of TLS in a chain. An I/O error hides what it carries from its sources, so that it is looked into.
-fn tls_message(error: &(dyn StdError + 'static)) -> Option<String> {
+fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return Some(tls.to_string());
+        return Some(tls);
     }
     let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     match carried {
-        Some(carried) => tls_message(carried),
-        None => tls_message(error.source()?),
+        Some(carried) => tls_error(carried),
+        None => tls_error(error.source()?),
     }
 }
 

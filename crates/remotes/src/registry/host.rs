@@ -1,6 +1,6 @@
 //! Where a registry is and how it is spoken to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use reqwest::Url;
 use wharf_content::{Error, Result};
@@ -60,20 +60,40 @@ impl Origin {
 
 /// Whether the host is an address that is not public.
 pub(super) fn is_private(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    if is_loopback(host) {
+    // A dot at the end names the same host, and all below localhost is this machine (RFC 6761, 6.3).
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    if is_loopback(&host) || host.ends_with(".localhost") {
         return true;
     }
     match host.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(IpAddr::V4(v4)) => {
-            v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+        Ok(IpAddr::V4(v4)) => is_private_v4(v4),
+        Ok(IpAddr::V6(v6)) => {
+            let carried = v6.to_ipv4_mapped().or_else(|| translated(v6));
+            carried.is_some_and(is_private_v4)
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
         }
-        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_loopback(),
-            None => v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        },
         Err(_) => false,
     }
+}
+
+fn is_private_v4(v4: Ipv4Addr) -> bool {
+    // 0.0.0.0/8 is this host, 100.64.0.0/10 that of carriers and of private overlays (RFC 6890).
+    let [first, second, ..] = v4.octets();
+    v4.is_loopback()
+        || v4.is_private()
+        || v4.is_link_local()
+        || v4.is_broadcast()
+        || first == 0
+        || (first == 100 && (64..128).contains(&second))
+}
+
+/// The IPv4 address behind one that a network translates (`64:ff9b::/96`; RFC 6052, 2.1).
+fn translated(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = v6.segments() else { return None };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
 }
 
 /// Whether a URL may be followed from another one: HTTPS never leads to plain HTTP, but on the same machine, and a public host never to an
@@ -157,12 +177,25 @@ mod tests {
         }
         assert!(may_lead_to(&url("https://a"), &url("https://b")));
         assert!(may_lead_to(&url("http://a"), &url("http://b")));
+        for public in ["100.63.0.1", "100.128.0.1", "1.1.1.1", "[64:ff9b::101:101]", "localhost.example"] {
+            assert!(may_lead_to(&url("https://a"), &url(&format!("https://{public}/x"))), "{public}");
+        }
         assert!(!may_lead_to(&url("https://a"), &url("http://b")));
         assert!(!may_lead_to(&url("https://a"), &url("ftp://b")));
         assert!(!may_lead_to(&url("http://a"), &url("file:///etc/passwd")));
-        for private in
-            ["10.0.0.5", "169.254.169.254", "127.0.0.1", "localhost", "[fd00::1]", "[::ffff:10.0.0.5]"]
-        {
+        for private in [
+            "10.0.0.5",
+            "169.254.169.254",
+            "100.100.100.200",
+            "0.1.2.3",
+            "127.0.0.1",
+            "localhost",
+            "localhost.",
+            "any.localhost",
+            "[fd00::1]",
+            "[::ffff:10.0.0.5]",
+            "[64:ff9b::a9fe:a9fe]",
+        ] {
             assert!(!may_lead_to(&url("https://a"), &url(&format!("https://{private}/x"))), "{private}");
             assert!(
                 may_lead_to(&url("https://192.168.1.1"), &url(&format!("https://{private}/x"))),

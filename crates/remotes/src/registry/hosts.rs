@@ -113,7 +113,7 @@ pub(super) struct Hosts {
 enum Patience {
     /// As often as the settings say: there is nobody else to ask.
     Last,
-    /// Never: another host is asked.
+    /// Never, and not while it wants to be left alone: another host is asked.
     None,
 }
 
@@ -148,15 +148,29 @@ impl Hosts {
             )));
         }
         let last = capable.len() - 1;
-        let sites = capable.into_iter().enumerate().map(|(number, (host, path))| {
+        let sites = capable.into_iter().enumerate().map(|(number, stop)| {
             let patience = if number == last { Patience::Last } else { Patience::None };
-            let host_name = host.base.host_str().unwrap_or_default().to_owned();
-            let endpoint = self.endpoint(host, patience).map_err(|error| {
-                error.context(format!("the host {host_name} cannot be used for {}", reference.domain()))
-            })?;
-            Ok(Site { endpoint, path })
+            self.site(stop, patience, reference)
         });
         sites.collect()
+    }
+
+    /// The reference's own host, or what stands in its place, whatever it is capable of; no mirror. Reads files.
+    ///
+    /// # Errors
+    /// As [`Hosts::sites`].
+    pub(super) fn own_site(&self, reference: &Reference) -> Result<Site> {
+        let own = self.stops(reference, true)?.into_iter().rfind(|(host, _)| host.is_own);
+        let none = || Error::not_found(format!("{} has no host of its own", reference.domain()));
+        self.site(own.ok_or_else(none)?, Patience::Last, reference)
+    }
+
+    fn site(&self, (host, path): Stop, patience: Patience, reference: &Reference) -> Result<Site> {
+        let host_name = host.base.host_str().unwrap_or_default().to_owned();
+        let endpoint = self.endpoint(host, patience).map_err(|error| {
+            error.context(format!("the host {host_name} cannot be used for {}", reference.domain()))
+        })?;
+        Ok(Site { endpoint, path })
     }
 
     fn endpoint(&self, host: Host, patience: Patience) -> Result<Arc<Endpoint>> {
@@ -168,7 +182,7 @@ impl Hosts {
         let mut settings = self.settings.clone();
         if patience == Patience::None {
             settings.retries = 0;
-            settings.has_alternative = true;
+            settings.waits_for_hosts = false;
         }
         let endpoint = Arc::new(Endpoint::new(&key.0, settings)?);
         endpoints.insert(key, Arc::clone(&endpoint));
@@ -222,6 +236,17 @@ impl Hosts {
         let mut host = Host::new(host::base(domain, &self.settings)?);
         host.is_own = true;
         host.client_certificates.clone_from(&self.settings.client_certificates);
+        let says_tls = self.settings.skip_verify || !self.settings.ca_files.is_empty();
+        let is_tls = says_tls || !host.client_certificates.is_empty();
+        if is_tls { self.preferring_https(host, domain) } else { Ok(host) }
+    }
+
+    /// Has a host on loopback asked by HTTPS first, since something is said of its TLS (containerd: `core/remotes/docker/config/hosts.go`).
+    fn preferring_https(&self, mut host: Host, domain: &str) -> Result<Host> {
+        if self.settings.scheme == Scheme::Auto && host.plain.is_none() && host.base.scheme() == "http" {
+            let secure = host::base(domain, &RegistrySettings::new().with_https())?;
+            host.plain = Some(std::mem::replace(&mut host.base, secure));
+        }
         Ok(host)
     }
 
@@ -241,8 +266,12 @@ impl Hosts {
     /// Adds the certificates of docker's layout.
     fn dressed(&self, mut host: Host, domain: &str) -> Result<Host> {
         if let Found::Certificates(certificates) = directory::look(&self.settings.hosts_dirs, domain)? {
+            let is_tls = !certificates.ca_files.is_empty() || !certificates.client.is_empty();
             host.ca_files.extend(certificates.ca_files);
             host.client_certificates.extend(certificates.client);
+            if is_tls {
+                return self.preferring_https(host, domain);
+            }
         }
         Ok(host)
     }
@@ -275,6 +304,9 @@ impl Hosts {
                 let mut hosts = read.hosts;
                 for host in hosts.iter_mut().filter(|host| host.is_own) {
                     host.client_certificates.extend_from_slice(&own.client_certificates);
+                    if !read.names_server {
+                        host.plain.clone_from(&own.plain);
+                    }
                 }
                 Some(hosts.into())
             }

@@ -120,14 +120,15 @@ impl Gate {
         state.quiet_until = Some(state.quiet_until.map_or(until, |quiet| quiet.max(until)));
     }
 
-    /// Until when the host wants to be left alone, if it does.
-    pub(super) fn quiet_until(&self) -> Option<Instant> {
-        lock(&self.state).quiet_until.filter(|until| *until > Instant::now())
+    /// How much longer the host wants to be left alone, where it does.
+    pub(super) fn quiet_for(&self) -> Option<Duration> {
+        let until = lock(&self.state).quiet_until?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     async fn keep_quiet(&self) {
-        while let Some(until) = self.quiet_until() {
-            sleep_until(until).await;
+        while let Some(left) = self.quiet_for() {
+            sleep_until(Instant::now() + left).await;
         }
     }
 

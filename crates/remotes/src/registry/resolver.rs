@@ -7,7 +7,7 @@ use reqwest::{
     Method,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
 };
-use wharf_content::{Catalogue, Descriptor, Digest, Error, ErrorKind, Result, ResultExt};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, Result, ResultExt};
 use wharf_images::{
     Reference,
     decode::MAX_MANIFEST_LEN,
@@ -28,7 +28,7 @@ use super::{
     settings::RegistrySettings,
     tags,
 };
-use crate::error::RemoteError;
+use crate::{credentials::Audience, error::RemoteError};
 
 /// What is asked for: what can be decoded first, and anything else too, so that the registry names it.
 pub(super) const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
@@ -69,14 +69,16 @@ impl RegistryResolver {
     /// What speaks to a host itself, and to none that stands for it.
     pub(super) async fn own_client(&self, host: &str) -> Result<Arc<Client>> {
         let reference = Reference::parse(&format!("{host}/any"))?;
-        // A registry that takes no pushes is asked as the last one for what names mean.
-        let sites = match self.sites(&reference, Capabilities::PUSH).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.sites(&reference, Capabilities::RESOLVE).await?
-            }
-            sites => sites?,
-        };
-        let own = sites.last().ok_or_else(|| Error::not_found(format!("{host} has no host to ask")))?;
+        if Audience::new(reference.domain()) != Audience::new(host) {
+            return Err(Error::invalid_argument(format!(
+                "{host:?} is not a registry's host, which has a dot or a port or is localhost: {host}/any is read as {}",
+                reference.repository()
+            )));
+        }
+        let hosts = Arc::clone(&self.hosts);
+        let read = tokio::task::spawn_blocking(move || hosts.own_site(&reference)).await;
+        let own =
+            read.map_err(|error| Error::internal("the host was not found out").with_source(error))??;
         own.client().await
     }
 }

@@ -98,8 +98,8 @@ pub struct RegistrySettings {
     pub host_concurrency: NonZeroUsize,
     /// The least time from one request to a host to the next; `None` for none.
     pub request_interval: Option<Duration>,
-    /// Whether there is another host to ask instead of waiting for this one.
-    pub(super) has_alternative: bool,
+    /// Whether a host is waited for that asked to be left alone; not where another one can be asked.
+    pub(super) waits_for_hosts: bool,
     pub(super) limits: Arc<Limits>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) trace: Option<Arc<dyn HttpTrace>>,
@@ -131,7 +131,7 @@ impl Default for RegistrySettings {
             throughput_window: Duration::from_secs(30),
             host_concurrency: DEFAULT_HOST_CONCURRENCY,
             request_interval: None,
-            has_alternative: false,
+            waits_for_hosts: true,
             limits: Arc::default(),
             sink: Arc::new(Silent),
             trace: None,

@@ -23,11 +23,12 @@ use wharf_images::transport::{Delivery, Shipment};
 
 use super::{
     answer::Answer,
-    client::{Ask, Client, Failed, Retries},
+    client::{Ask, Client},
     failure,
     host::may_lead_to,
     payload::Payload,
     pusher::check_digest,
+    retries::{Failed, Retries},
 };
 use crate::error::RemoteError;
 

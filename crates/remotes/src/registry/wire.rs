@@ -16,11 +16,11 @@ use wharf_images::progress::{Event, Sink};
 
 use super::{
     answer::Answer,
-    client::Failed,
     connections::Connections,
     failure,
     limits::{Gate, Limits},
     payload::Payload,
+    retries::Failed,
     secrets::Secrets,
     settings::RegistrySettings,
     throughput::{Floor, Pace},
@@ -83,9 +83,12 @@ impl Wire {
         let described = failure::describe(method.as_str(), &url);
         let secrets = Secrets::of(&request);
         let gate = self.limits().gate(&url, &self.settings);
-        if self.settings.has_alternative && gate.quiet_until().is_some() {
-            let failed = RemoteError::new(failure::host(&url), &*described).with_retryable();
-            return Err(failed.with_message("the host has asked to be left alone for a while"));
+        if let Some(left) = gate.quiet_for().filter(|_| !self.settings.waits_for_hosts) {
+            let left = left.as_secs_f64();
+            let message = format!("not asked: the host wants to be left alone for {left:.1} s more");
+            return Err(RemoteError::new(failure::host(&url), described)
+                .with_retryable()
+                .with_message(message));
         }
         let permit = Arc::new(Arc::clone(&gate).enter().await);
         let trace = self.settings.trace.clone();

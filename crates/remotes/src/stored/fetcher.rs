@@ -41,6 +41,10 @@ impl Fetcher for StoreFetcher {
         Ok(stream_blob(reader, offset))
     }
 
+    async fn size(&self, digest: &Digest, _: &str) -> Result<u64> {
+        Ok(self.holding.store().info(digest).await?.size)
+    }
+
     async fn origins(&self, descriptor: &Descriptor, destination: Option<&str>) -> Result<Vec<String>> {
         let Some(destination) = destination else { return Ok(Vec::new()) };
         let labels = match self.holding.store().info(&descriptor.digest).await {

@@ -138,7 +138,15 @@ fn untrusted(world: &World) -> Result<()> {
         format!("`{}` says {}", plain.shown, plain.stderr)
     })?;
     plain.expect_said(&["400", &registry.host()])?;
-    // On loopback it takes a file to say that TLS is spoken, and an option to say that anybody may speak it.
+    // What is said of certificates means that TLS is spoken, on loopback too.
+    for option in ["-k", "--tls-verify=false"] {
+        let said = store.wharf(&["digest", &image, option]).text()?;
+        ensure_equal(option, &said, &world.fixture.oci.digest)?;
+    }
+    let trusted = store.wharf(&["digest", &image, "--ca-file", shown(authority.file())?]).text()?;
+    ensure_equal("with --ca-file alone", &trusted, &world.fixture.oci.digest)?;
+    store.fails(&["digest", &image, "--ca-file", shown(other.file())?], 6)?.expect_said(&["certificate"])?;
+    // A file says so as well, and an option that anybody may speak it.
     let root = world.scratch.dir("steps/untrusted/certs.d")?;
     let hosts_dir = ["--hosts-dir", shown(&root)?];
     for server in [&registry, &misnamed] {

@@ -35,6 +35,8 @@ const OWN_HEADERS: [HeaderName; 6] =
 pub(super) struct HostsFile {
     /// In the order in which they are asked.
     pub(super) hosts: Vec<Host>,
+    /// Whether the last of them is named, and not the reference's own for want of a name.
+    pub(super) names_server: bool,
     /// What is not understood, as containerd does not understand it either and goes on.
     pub(super) ignored: Vec<String>,
 }
@@ -61,10 +63,11 @@ pub(super) fn parse(text: &str, directory: &Path, domain: &str, own: &Url) -> Re
         Some(Value::String(server)) => Some(server.as_str()).filter(|server| !server.is_empty()),
         Some(_) => return Err("server is not a string".into()),
     };
+    let names_server = server.is_some();
     let mut last = reader.host(server, own, &file, "")?;
     last.is_own = true;
     hosts.push(last);
-    Ok(HostsFile { hosts, ignored: reader.ignored })
+    Ok(HostsFile { hosts, names_server, ignored: reader.ignored })
 }
 
 struct Reader<'a> {

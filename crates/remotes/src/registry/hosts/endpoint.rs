@@ -6,7 +6,10 @@ use tokio::sync::OnceCell;
 use wharf_content::Result;
 
 use super::Host;
-use crate::registry::{client::Client, settings::RegistrySettings};
+use crate::{
+    error::RemoteError,
+    registry::{client::Client, settings::RegistrySettings},
+};
 
 /// A host that is spoken to.
 #[derive(Debug)]
@@ -32,6 +35,10 @@ impl Endpoint {
         let Some(plain) = &self.plain else { return Ok(Arc::clone(&self.client)) };
         let choose = || async {
             let Err(error) = self.client.reach().await else { return Ok(Arc::clone(&self.client)) };
+            // Who speaks TLS and does not come to terms with us is not asked without it instead.
+            if RemoteError::of(&error).is_some_and(|failed| failed.is_tls && !failed.speaks_no_tls()) {
+                return Err(error);
+            }
             tracing::debug!(error = %error.report(), "the host speaks no HTTPS, and plain HTTP is allowed");
             plain.reach().await.map(|()| Arc::clone(plain))
         };

@@ -50,6 +50,36 @@ const MIRRORED: &str =
     "[[registry]]\nlocation = 'a.example'\n[[registry.mirror]]\nlocation = 'm.example/a'\n";
 
 #[test]
+fn on_loopback_https_comes_first_where_something_is_said_of_tls() {
+    let none = || Configured::new().settings();
+    let certificate = || ClientCertificate::new("client.pem");
+    let both = &[("https", Some("http"))][..];
+    for (what, settings, name, expected) in [
+        ("nothing said", none(), "localhost:5000/b", &[("http", None)][..]),
+        ("any certificate", none().with_skip_verify(), "localhost:5000/b", both),
+        ("an authority", none().with_ca_file("ca.pem"), "127.0.0.1:5000/b", both),
+        ("a certificate", none().with_client_certificate(certificate()), "[::1]:5000/b", both),
+        ("elsewhere", none().with_skip_verify(), "a.example:5000/b", &[("https", None)]),
+        ("the port of HTTPS", none().with_skip_verify(), "localhost/b", &[("https", None)]),
+        ("plain HTTP", none().with_skip_verify().with_plain_http(), "localhost:5000/b", &[("http", None)]),
+        ("HTTPS", none().with_skip_verify().with_https(), "localhost:5000/b", &[("https", None)]),
+    ] {
+        let found = stops(settings, name).expect(what);
+        let schemes =
+            found.iter().map(|(host, _)| (host.base.scheme(), host.plain.as_ref().map(Url::scheme)));
+        assert_eq!(schemes.collect::<Vec<_>>(), expected, "{what}");
+    }
+    let layout = Configured::new().with("certs.d/localhost:5000/ca.crt", "");
+    let found = layout.stops("localhost:5000/b").expect("reads");
+    assert_eq!((found[0].0.base.scheme(), found[0].0.plain.is_some()), ("https", true), "docker's layout");
+    for (server, falls_back) in [("", true), ("server = 'https://localhost:5000'", false)] {
+        let file = Configured::new().with("certs.d/localhost:5000/hosts.toml", &format!("{server}\n#\n"));
+        let found = stops(file.settings().with_skip_verify(), "localhost:5000/b").expect("reads");
+        assert_eq!((found[0].0.base.scheme(), found[0].0.plain.is_some()), ("https", falls_back), "{server}");
+    }
+}
+
+#[test]
 fn without_configuration_a_host_stands_for_itself() {
     let none = Configured::new();
     for (name, expected) in [
