@@ -21,12 +21,14 @@
 pub mod atomic;
 
 mod blob;
+mod hashing;
 mod ingest;
 mod layout;
 mod leases;
 mod marker;
 mod publish;
 mod quarantine;
+mod writeback;
 mod writer;
 
 use std::{

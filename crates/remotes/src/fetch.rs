@@ -2,10 +2,15 @@
 //!
 //! Written against the traits of `wharf-images` alone; it does not know where the bytes come from.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 use wharf_content::{
     ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Labels, Provider,
     Result, ResultExt, Store, copy, copying::Source, open_writer,
@@ -48,17 +53,17 @@ pub async fn fetch_into(
     sink: &dyn Sink,
     catalogue: &Catalogue,
 ) -> Result<()> {
-    fetch_with(store, fetcher, descriptor, sink, catalogue, CommitOptions::default()).await
+    let fetched = Fetched { fetcher, descriptor, sink, transfers: None, is_started: AtomicBool::new(false) };
+    fetch_with(store, fetched, catalogue, CommitOptions::default()).await
 }
 
 async fn fetch_with(
     store: &dyn Store,
-    fetcher: &dyn Fetcher,
-    descriptor: &Descriptor,
-    sink: &dyn Sink,
+    fetched: Fetched<'_>,
     catalogue: &Catalogue,
     commit: CommitOptions,
 ) -> Result<()> {
+    let Fetched { descriptor, sink, .. } = fetched;
     refuse_huge_document(descriptor, catalogue)?;
     let options = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
     let waiting = |_: &Error| sink.event(&Event::Waiting { descriptor });
@@ -72,9 +77,11 @@ async fn fetch_with(
         Err(error) => return Err(error),
     };
     let offset = writer.status().offset.min(descriptor.size);
-    sink.event(&Event::Started { descriptor, offset });
     let embedded = descriptor.embedded().map(Bytes::from);
-    let fetched = Fetched { fetcher, descriptor, sink };
+    // What needs no transfer starts here, and the rest when its turn comes.
+    if embedded.is_some() || (offset == descriptor.size && offset > 0) {
+        fetched.started(offset);
+    }
     let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
     copy(writer.as_mut(), source, descriptor, commit).await?;
     sink.event(&Event::Done { descriptor });
@@ -111,12 +118,35 @@ struct Fetched<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
     sink: &'a dyn Sink,
+    /// How many may be under way at once; `None` where the caller sees to that.
+    transfers: Option<&'a Arc<Semaphore>>,
+    is_started: AtomicBool,
+}
+
+impl Fetched<'_> {
+    /// Tells once that the transfer begins.
+    fn started(&self, offset: u64) {
+        if !self.is_started.swap(true, Ordering::Relaxed) {
+            self.sink.event(&Event::Started { descriptor: self.descriptor, offset });
+        }
+    }
 }
 
 #[async_trait]
 impl Source for Fetched<'_> {
     async fn open(&self, offset: u64) -> Result<ByteStream> {
-        self.fetcher.fetch(self.descriptor, offset).await
+        let Some(transfers) = self.transfers else {
+            self.started(offset);
+            return self.fetcher.fetch(self.descriptor, offset).await;
+        };
+        let slot = Arc::clone(transfers).acquire_owned().await;
+        let slot = slot.map_err(|error| Error::internal("the limiter was closed").with_source(error))?;
+        self.started(offset);
+        let stream = self.fetcher.fetch(self.descriptor, offset).await?;
+        // Given back with the stream: what is being committed keeps nobody from the network.
+        Ok(Box::pin(stream.inspect(move |_| {
+            let _ = &slot;
+        })))
     }
 
     fn taken(&self, chunk: &Bytes) {
@@ -132,6 +162,7 @@ pub struct Fetch {
     sink: Arc<dyn Sink>,
     catalogue: Catalogue,
     labels: Labels,
+    transfers: Option<Arc<Semaphore>>,
 }
 
 impl Fetch {
@@ -142,7 +173,7 @@ impl Fetch {
         sink: Arc<dyn Sink>,
         catalogue: Catalogue,
     ) -> Self {
-        Self { store, fetcher, sink, catalogue, labels: Labels::new() }
+        Self { store, fetcher, sink, catalogue, labels: Labels::new(), transfers: None }
     }
 
     /// Labels what is fetched as it is committed, which costs nothing beside the commit. What is there already keeps its labels.
@@ -151,16 +182,28 @@ impl Fetch {
         self.labels = labels;
         self
     }
+
+    /// Bounds how many transfers are under way at once. What waits for its turn, and what has come and is being committed, is none.
+    #[must_use]
+    pub fn with_transfers(mut self, transfers: Arc<Semaphore>) -> Self {
+        self.transfers = Some(transfers);
+        self
+    }
 }
 
 #[async_trait]
 impl Handler for Fetch {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
+        let fetched = Fetched {
+            fetcher: self.fetcher.as_ref(),
+            descriptor,
+            sink: self.sink.as_ref(),
+            transfers: self.transfers.as_ref(),
+            is_started: AtomicBool::new(false),
+        };
         fetch_with(
             self.store.as_ref(),
-            self.fetcher.as_ref(),
-            descriptor,
-            self.sink.as_ref(),
+            fetched,
             &self.catalogue,
             CommitOptions::default().with_labels(self.labels.clone()),
         )

@@ -14,7 +14,7 @@ use wharf_images::{
     labels::LabelKeys,
     progress::{Event, Silent, Sink},
     record,
-    stage::{self, Stage, StageContext},
+    stage::{self, HandlerFactories, Stage, StageContext},
     transport::{Fetcher, Resolved, Resolver},
     verifier::{Verifier, accept},
 };
@@ -31,6 +31,9 @@ use referrers::Referrers;
 
 /// How many pieces of content are fetched at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(6).expect("six is not zero");
+
+/// How many more may be under way without the network: opened and waiting for their turn, or complete and being committed.
+const BESIDE_TRANSFERS: usize = 26;
 
 /// Wraps the handler of a pull; see [`PullOptions::with_wrapper`].
 pub type Wrapper = Arc<dyn Fn(Arc<dyn Handler>) -> Arc<dyn Handler> + Send + Sync>;
@@ -264,17 +267,25 @@ async fn pull_resolved(
         None => (resolved.descriptor, Vec::new()),
     };
     image::check_platform(&ahead, &root, &options.selection, &options.catalogue).await?;
-    let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
+    let transfers = Arc::new(Semaphore::new(options.concurrency.get()));
+    // Syncing takes its time, which the network need not wait for. Handlers that do more are held to what they were promised.
+    let is_fetch_alone = options.handlers.is_empty()
+        && options.wrapper.is_none()
+        && !options.referrers
+        && options.catalogue.every::<HandlerFactories>().is_empty();
+    let beside = if is_fetch_alone { BESIDE_TRANSFERS } else { 0 };
+    let slots = options.concurrency.get().saturating_add(beside).min(Semaphore::MAX_PERMITS);
+    let limiter = Arc::new(Semaphore::new(slots));
     if options.strict_types {
         // So is a type that nobody knows: this fetches documents, and no leaf.
         let types = Children::new(Arc::new(ahead))
             .with_catalogue(options.catalogue.clone())
             .with_selection(options.selection.clone())
             .with_strict_types();
-        dispatch(Arc::new(types), vec![root.clone()], Some(Arc::clone(&limiter)), options.limits).await?;
+        dispatch(Arc::new(types), vec![root.clone()], Some(Arc::clone(&transfers)), options.limits).await?;
     }
 
-    let chain = Links { store: &store, name: &name, options: &options, fetcher, made };
+    let chain = Links { store: &store, name: &name, options: &options, fetcher, transfers, made };
     let mut last: Vec<Arc<dyn Handler>> = vec![Arc::new(chain.children(options.selection.clone()))];
     if options.referrers {
         let provider = resolver.referrers(&name).await?;
@@ -304,6 +315,7 @@ struct Links<'a> {
     name: &'a str,
     options: &'a PullOptions,
     fetcher: Arc<dyn Fetcher>,
+    transfers: Arc<Semaphore>,
     /// What is from no registry.
     made: Vec<Digest>,
 }
@@ -321,14 +333,15 @@ impl Links<'_> {
 
     /// The chain that fetches each node, up to `last`.
     fn ending_with(&self, last: Vec<Arc<dyn Handler>>) -> Result<Arc<dyn Handler>> {
-        let Self { store, name, options, fetcher, made } = self;
+        let Self { store, name, options, fetcher, transfers, made } = self;
         let source = fetcher
             .repository()
             .and_then(|name| DistributionSource::new(Arc::clone(store) as Arc<dyn Manager>, name));
         let sink = Arc::clone(&options.sink);
         // What is new is labelled as it is committed; the handler finds that done, and labels what was there.
         let fetch = Fetch::new(Arc::clone(store), Arc::clone(fetcher), sink, options.catalogue.clone())
-            .with_labels(source.as_ref().map(DistributionSource::labels).unwrap_or_default());
+            .with_labels(source.as_ref().map(DistributionSource::labels).unwrap_or_default())
+            .with_transfers(Arc::clone(transfers));
         let context = StageContext::new(Arc::clone(store), *name);
         let mut chain = options.handlers.clone();
         chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);

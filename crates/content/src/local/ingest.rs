@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -34,7 +34,18 @@ const MAX_TEXT_LEN: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Locked {
     pub(super) dir: PathBuf,
+    /// Whether the directory was made with the lock on it.
+    is_new: bool,
     _lock: File,
+}
+
+/// An ingest that was begun or taken over.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// The offset is that of the file, and not verified.
+    pub(super) status: Status,
+    /// Whether there is nothing of it but its name: its facts are to be written by [`Locked::note`], before its data.
+    pub(super) is_new: bool,
 }
 
 pub(super) fn dir_of(inner: &Inner, reference: &str) -> PathBuf {
@@ -45,14 +56,12 @@ pub(super) fn dir_of(inner: &Inner, reference: &str) -> PathBuf {
 pub(super) fn lock(inner: &Inner, reference: &str, create: bool) -> Result<Locked> {
     let dir = dir_of(inner, reference);
     loop {
-        if create {
-            match DirBuilder::new().mode(0o700).create(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io(format!("cannot begin ingest {reference:?}"), error));
-                }
-                _ => {}
-            }
-        }
+        let is_new = create
+            && match DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(Error::io(format!("cannot begin ingest {reference:?}"), error)),
+            };
         let lock = match File::open(&dir) {
             // Another process has just finished or aborted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => continue,
@@ -68,7 +77,7 @@ pub(super) fn lock(inner: &Inner, reference: &str, create: bool) -> Result<Locke
         }
         // The lock is on the directory that was opened; the name may belong to another one by now.
         if same_directory(&lock, &dir) {
-            return Ok(Locked { dir, _lock: lock });
+            return Ok(Locked { dir, is_new, _lock: lock });
         }
     }
 }
@@ -81,7 +90,8 @@ fn same_directory(lock: &File, dir: &Path) -> bool {
 }
 
 fn busy(inner: &Inner, dir: &Path, reference: &str) -> Error {
-    let since = read_time(&dir.join(UPDATED_AT)).and_then(|at| inner.now().duration_since(at).ok());
+    let updated_at = read_time(&dir.join(UPDATED_AT)).or_else(|| modified(&dir.join(REF)));
+    let since = updated_at.and_then(|at| inner.now().duration_since(at).ok());
     let age = since.map_or_else(String::new, |since| format!(" for {} s", since.as_secs()));
     Error::unavailable(format!("ingest {reference:?} is locked{age}: another writer is at work on it"))
 }
@@ -91,30 +101,50 @@ fn absent(reference: &str) -> Error {
 }
 
 impl Locked {
-    /// Writes the facts of a new ingest, or takes over those of one that can be resumed. Gives its status; the offset is that of the
-    /// file and not verified.
-    pub(super) fn begin(&self, reference: &str, total: Option<u64>, now: SystemTime) -> Result<Status> {
+    /// Names a new ingest, or takes over one that can be resumed.
+    pub(super) fn begin(&self, reference: &str, total: Option<u64>, now: SystemTime) -> Result<Begun> {
         let cannot = || format!("cannot begin ingest {reference:?}");
+        let new = || {
+            let mut status = Status::new(reference, now);
+            status.total = total;
+            Begun { status, is_new: true }
+        };
+        // What has a name already was begun by somebody between the making of the directory and the lock.
+        if self.is_new && self.name(reference).context(cannot)? {
+            return Ok(new());
+        }
         let resumed = match look(&self.dir)? {
             Found::Ingest(status) if status.reference == reference => Some(status)
                 .filter(|status| status.total.is_none() || total.is_none() || status.total == total),
             _ => None,
         };
-        let mut status = if let Some(status) = resumed {
-            status
-        } else {
+        let Some(mut status) = resumed else {
             self.clear().context(cannot)?;
-            fs::write(self.dir.join(REF), reference).context(cannot)?;
-            write_text(&self.dir, STARTED_AT, &rfc3339(now)).context(cannot)?;
-            Status::new(reference, now)
+            self.name(reference).context(cannot)?;
+            return Ok(new());
         };
-        if let Some(total) = total {
-            write_text(&self.dir, TOTAL, &total.to_string()).context(cannot)?;
-            status.total = Some(total);
-        }
-        self.touch(now).context(cannot)?;
+        status.total = total.or(status.total);
         status.updated_at = now;
-        Ok(status)
+        self.note(&status).context(cannot)?;
+        Ok(Begun { status, is_new: false })
+    }
+
+    /// Writes the name of an ingest that has none; `false` where it has.
+    fn name(&self, reference: &str) -> io::Result<bool> {
+        match OpenOptions::new().write(true).create_new(true).open(self.dir.join(REF)) {
+            Ok(mut file) => file.write_all(reference.as_bytes()).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes what others are to know of the ingest. One that is over before its first batch is full does without.
+    pub(super) fn note(&self, status: &Status) -> io::Result<()> {
+        write_text(&self.dir, STARTED_AT, &rfc3339(status.started_at))?;
+        if let Some(total) = status.total {
+            write_text(&self.dir, TOTAL, &total.to_string())?;
+        }
+        self.touch(status.updated_at)
     }
 
     /// Notes the time of the last change.
@@ -135,10 +165,19 @@ impl Locked {
         Ok(())
     }
 
-    /// Removes the ingest. The directory goes last, so that what is left after a kill is still an ingest or empty.
+    /// Removes the ingest. Its name goes after all else, so that what is left after a kill is still an ingest or empty.
     pub(super) fn remove(&self) -> io::Result<()> {
-        self.clear()?;
-        fs::remove_dir(&self.dir)
+        for name in [DATA, TOTAL, STARTED_AT, UPDATED_AT, REF] {
+            // Most of them are not there most of the time. What stays is told of below.
+            drop(fs::remove_file(self.dir.join(name)));
+        }
+        match fs::remove_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                self.clear()?;
+                fs::remove_dir(&self.dir)
+            }
+            removed => removed,
+        }
     }
 }
 
@@ -224,7 +263,7 @@ pub(super) fn sweep(inner: &Inner) -> io::Result<()> {
             opened => opened?,
         };
         if lock.try_lock().is_ok() && same_directory(&lock, &dir) && is_nothing(&dir) {
-            Locked { dir, _lock: lock }.remove()?;
+            Locked { dir, is_new: false, _lock: lock }.remove()?;
         }
     }
     Ok(())
@@ -281,7 +320,9 @@ fn look(dir: &Path) -> Result<Found> {
     if Digest::sha256(reference.as_bytes()).hex() != name {
         return Ok(Found::Broken("its ref belongs to another directory"));
     }
-    let started_at = read_time(&dir.join(STARTED_AT)).unwrap_or(UNIX_EPOCH);
+    // One that has no facts yet was begun when it was named.
+    let started_at =
+        read_time(&dir.join(STARTED_AT)).or_else(|| modified(&dir.join(REF))).unwrap_or(UNIX_EPOCH);
     let mut status = Status::new(reference, started_at);
     status.updated_at = read_time(&dir.join(UPDATED_AT)).unwrap_or(started_at);
     status.total = read_text(&dir.join(TOTAL)).ok().and_then(|text| text.parse().ok());
@@ -329,6 +370,10 @@ fn rfc3339(time: SystemTime) -> String {
 fn read_time(path: &Path) -> Option<SystemTime> {
     let timestamp: Timestamp = read_text(path).ok()?.parse().ok()?;
     Some(timestamp.into())
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 impl Fields for Status {

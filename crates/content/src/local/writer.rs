@@ -1,7 +1,8 @@
 //! The writer of a local ingest.
 //!
-//! Chunks are gathered without copying and handed in batches to a blocking thread that writes and hashes them, while the next batch is
-//! being gathered: at most two batches are in memory. Between batches no thread is held, so any number of writers can be open.
+//! Chunks are gathered without copying and handed in batches to blocking threads, one that writes and one that hashes, while the next
+//! batch is being gathered: at most two batches are in memory. Between batches no thread is held, so any number of writers can be open.
+//! The system is told to begin with its part while more is coming, so that the sync at the end is short.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,6 +22,7 @@ use tokio::{
 use crate::{
     blocking,
     digest::{Algorithm, Digest, Hasher},
+    durability::Durability,
     error::{Error, ErrorKind, Result, ResultExt},
     labels,
     lease::Resource,
@@ -29,8 +31,10 @@ use crate::{
 
 use super::{
     Inner, blob,
-    ingest::{self, Locked},
+    hashing::Hashing,
+    ingest::{self, Begun, Locked},
     leases, publish,
+    writeback::{self, Writeback},
 };
 
 /// A batch is handed over when it has this many bytes.
@@ -48,10 +52,13 @@ pub(super) struct LocalWriter {
 struct Core {
     inner: Arc<Inner>,
     locked: Locked,
-    file: File,
-    hasher: Hasher,
+    file: Arc<File>,
+    hashing: Hashing,
+    writeback: Writeback,
     reference: String,
     lease: Option<String>,
+    /// The facts that are still to be written, before the first data.
+    facts: Option<Status>,
 }
 
 #[derive(Debug)]
@@ -94,31 +101,36 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
         return Err(error);
     }
     let cannot = || format!("cannot open ingest {reference:?}");
-    let mut status = locked.begin(&reference, total, inner.now())?;
+    let Begun { mut status, is_new } = locked.begin(&reference, total, inner.now())?;
+    let facts = is_new.then(|| status.clone());
     let algorithm = digest.as_ref().map_or(Algorithm::default(), Digest::algorithm);
     let path = locked.dir.join(ingest::DATA);
     // A commit that was cut short may have taken the write bits away already.
-    match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        changed => changed.context(cannot)?,
+    if !is_new {
+        match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            changed => changed.context(cannot)?,
+        }
     }
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
-        .truncate(false)
+        .truncate(is_new)
         .mode(0o600)
         .open(path)
         .context(cannot)?;
-    let hasher = rehash(&mut file, algorithm).context(cannot)?;
-    status.offset = file.stream_position().context(cannot)?;
+    let hasher = if is_new { Hasher::new(algorithm) } else { rehash(&file, algorithm).context(cannot)? };
+    status.offset = if is_new { 0 } else { (&file).stream_position().context(cannot)? };
     status.expected = digest;
-    let core = Core { inner, locked, file, hasher, reference, lease };
+    let (file, hashing) = (Arc::new(file), Hashing::new(hasher));
+    let writeback = Writeback::starting_at(status.offset);
+    let core = Core { inner, locked, file, hashing, writeback, reference, lease, facts };
     Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), batch: Vec::new(), batch_len: 0 })
 }
 
 /// Hashes the whole file and leaves its position at the end.
-fn rehash(file: &mut File, algorithm: Algorithm) -> io::Result<Hasher> {
+fn rehash(mut file: &File, algorithm: Algorithm) -> io::Result<Hasher> {
     let mut hasher = Hasher::new(algorithm);
     file.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; 256 * 1024];
@@ -133,17 +145,35 @@ fn rehash(file: &mut File, algorithm: Algorithm) -> io::Result<Hasher> {
 }
 
 impl Core {
-    fn append(&mut self, batch: &[Bytes]) -> Result<()> {
-        write_all(&mut self.file, batch).context(|| format!("cannot write ingest {:?}", self.reference))?;
-        for bytes in batch {
-            self.hasher.update(bytes);
+    /// Writes a batch, and hashes it meanwhile on another thread if there is one to be had.
+    fn append(&mut self, batch: &[Bytes], len: usize) -> Result<()> {
+        let cannot = || format!("cannot write ingest {:?}", self.reference);
+        if len >= BATCH_LEN
+            && let Some(facts) = self.facts.take()
+        {
+            self.locked.note(&facts).context(cannot)?;
         }
+        self.hashing.put(batch.to_vec());
+        if len >= BATCH_LEN {
+            let hashing = self.hashing.clone();
+            task::spawn_blocking(move || hashing.catch_up());
+        }
+        write_all(&self.file, batch).context(cannot)?;
+        if let Some(range) = self.writeback.wrote(len as u64)
+            && self.inner.durability == Durability::Full
+        {
+            let file = Arc::clone(&self.file);
+            task::spawn_blocking(move || writeback::begin(&file, range));
+        }
+        // Waits for the other thread, or does what it has not begun.
+        self.hashing.catch_up();
         Ok(())
     }
 
     /// Appends what a dropped writer had gathered. What fails costs a resume some bytes and no more.
-    fn keep(mut self, batch: &[Bytes]) {
-        if let Err(error) = write_all(&mut self.file, batch) {
+    fn keep(self, batch: &[Bytes]) {
+        let noted = self.facts.as_ref().map_or(Ok(()), |facts| self.locked.note(facts));
+        if let Err(error) = noted.and_then(|()| write_all(&self.file, batch)) {
             tracing::debug!(reference = self.reference, %error, "keeping the progress of a dropped writer");
         }
     }
@@ -151,13 +181,17 @@ impl Core {
     fn truncate(&mut self) -> Result<()> {
         let cannot = || format!("cannot truncate ingest {:?}", self.reference);
         self.file.set_len(0).context(cannot)?;
-        self.file.seek(SeekFrom::Start(0)).context(cannot)?;
-        self.hasher = Hasher::new(self.hasher.algorithm());
+        (&*self.file).seek(SeekFrom::Start(0)).context(cannot)?;
+        self.hashing = Hashing::new(Hasher::new(self.hashing.hasher().algorithm()));
+        self.writeback = Writeback::starting_at(0);
         Ok(())
     }
 
     fn close(&self) -> Result<()> {
         let cannot = || format!("cannot close ingest {:?}", self.reference);
+        if let Some(facts) = &self.facts {
+            self.locked.note(facts).context(cannot)?;
+        }
         self.inner.durability.sync(&self.file).context(cannot)?;
         self.locked.touch(self.inner.now()).context(cannot)
     }
@@ -172,13 +206,15 @@ impl Core {
                 expected.map_or(self.reference.as_str(), Digest::as_str)
             )));
         }
+        let mut hasher = self.hashing.hasher();
         if let Some(expected) = expected
-            && expected.algorithm() != self.hasher.algorithm()
+            && expected.algorithm() != hasher.algorithm()
         {
-            self.hasher = rehash(&mut self.file, expected.algorithm())
+            hasher = rehash(&self.file, expected.algorithm())
                 .context(|| format!("cannot read ingest {:?}", self.reference))?;
+            self.hashing = Hashing::new(hasher.clone());
         }
-        let digest = self.hasher.clone().finish();
+        let digest = hasher.finish();
         match expected {
             Some(expected) if *expected != digest => Err(Error::failed_precondition(format!(
                 "digest mismatch: expected {expected}, found {digest}"
@@ -229,7 +265,7 @@ fn hold(inner: &Inner, lease: Option<&str>, digest: &Digest) -> Result<()> {
 }
 
 /// Writes all chunks in as few calls as the system allows.
-fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
+fn write_all(mut file: &File, batch: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|bytes| IoSlice::new(bytes)).collect();
     let mut rest = &mut slices[..];
     IoSlice::advance_slices(&mut rest, 0);
@@ -271,10 +307,9 @@ impl LocalWriter {
         let Phase::Idle(mut core) = mem::replace(&mut self.phase, Phase::Closed) else {
             return Err(self.closed());
         };
-        let batch = mem::take(&mut self.batch);
-        self.batch_len = 0;
+        let (batch, len) = (mem::take(&mut self.batch), mem::take(&mut self.batch_len));
         self.phase = Phase::Writing(task::spawn_blocking(move || {
-            core.append(&batch)?;
+            core.append(&batch, len)?;
             Ok(core)
         }));
         Ok(())
@@ -337,7 +372,7 @@ impl Writer for LocalWriter {
 
     async fn digest(&mut self) -> Result<Digest> {
         let core = self.take_core().await?;
-        let digest = core.hasher.clone().finish();
+        let digest = core.hashing.hasher().finish();
         self.phase = Phase::Idle(core);
         Ok(digest)
     }
