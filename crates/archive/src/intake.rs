@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The documents that say what is in an archive. They are kept in memory.
-const DOCUMENTS: [&str; 3] = ["oci-layout", "index.json", "manifest.json"];
+pub(crate) const DOCUMENTS: [&str; 3] = ["oci-layout", "index.json", "manifest.json"];
 
 /// The most bytes of one of them (containerd: `core/images/archive/importer.go`).
 pub(crate) const MAX_DOCUMENT_LEN: u64 = 20 << 20;
@@ -111,7 +111,9 @@ impl Intake<'_> {
             // What leads out of the archive, or is not text, can be named by nothing in it.
             let Some(name) = clean(&entry.name) else { continue };
             let node = match entry.kind {
-                Kind::Other => continue,
+                Kind::Directory | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Unknown(_) => {
+                    continue;
+                }
                 Kind::Symlink(link) => Node::Link(link_target(&name, &link)),
                 Kind::HardLink(link) => Node::Link(clean(&link)),
                 Kind::File => match self.file(&name, entry.size).await? {

@@ -1,5 +1,7 @@
 //! One block of a tar header: fields, numbers and the checksum. What an entry means is put together elsewhere.
 
+use super::sparse::{Piece, piece};
+
 /// Everything in a tar is a multiple of it.
 pub(super) const BLOCK_LEN: usize = 512;
 
@@ -10,6 +12,13 @@ pub(super) struct Header {
     pub(super) link: Vec<u8>,
     pub(super) size: u64,
     pub(super) flag: u8,
+    /// These are `None` where they cannot be read, which matters only to who wants them.
+    pub(super) mode: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    /// Seconds since the epoch, which may be before it.
+    pub(super) mtime: Option<i64>,
+    pub(super) device: (Option<u64>, Option<u64>),
 }
 
 impl Header {
@@ -35,8 +44,46 @@ impl Header {
             link: text(&block[157..257]).to_vec(),
             size: size.ok_or("a size is no number, negative or too large")?,
             flag: block[156],
+            mode: number(&block[100..108]),
+            uid: number(&block[108..116]),
+            gid: number(&block[116..124]),
+            mtime: signed(&block[136..148]),
+            device: (number(&block[329..337]), number(&block[337..345])),
         }))
     }
+}
+
+/// What GNU's own header of a sparse file says of it (GNU tar, "Old GNU Format").
+#[derive(Debug)]
+pub(super) struct OldSparse {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) real_size: u64,
+    /// Whether a block with more pieces follows.
+    pub(super) goes_on: bool,
+}
+
+impl OldSparse {
+    pub(super) fn parse(block: &[u8; BLOCK_LEN]) -> Result<Self, &'static str> {
+        let real_size = number(&block[483..495]).filter(|size| i64::try_from(*size).is_ok());
+        Ok(Self {
+            pieces: pieces(&block[386..482])?,
+            real_size: real_size.ok_or("a sparse file whose size is no number, negative or too large")?,
+            goes_on: block[482] != 0,
+        })
+    }
+
+    /// Adds what a block after the header says.
+    pub(super) fn extend(&mut self, block: &[u8; BLOCK_LEN]) -> Result<(), &'static str> {
+        self.pieces.extend(pieces(&block[..504])?);
+        self.goes_on = block[504] != 0;
+        Ok(())
+    }
+}
+
+fn pieces(fields: &[u8]) -> Result<Vec<Piece>, &'static str> {
+    let (pairs, _) = fields.as_chunks::<24>();
+    let used = pairs.iter().take_while(|pair| pair[0] != 0);
+    used.map(|pair| piece(number(&pair[..12]), number(&pair[12..]))).collect()
 }
 
 /// Whether a block is a header: some programs have summed signed bytes.
@@ -76,9 +123,34 @@ fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
+/// As [`number`], and negative ones of base 256.
+fn signed(field: &[u8]) -> Option<i64> {
+    if field[0] != 0xff {
+        return number(field)?.try_into().ok();
+    }
+    let (high, low) = field.split_at(field.len().checked_sub(8)?);
+    let low: [u8; 8] = low.try_into().ok()?;
+    let value = i64::from_be_bytes(low);
+    (high.iter().all(|byte| *byte == 0xff) && value < 0).then_some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_before_the_epoch() {
+        for (field, expected) in [
+            (&b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"[..], Some(-1)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"\xff\xff\xff\0\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"00000000017\0", Some(15)),
+            (b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", None),
+        ] {
+            assert_eq!(signed(field), expected, "{field:?}");
+        }
+    }
 
     #[test]
     fn numbers() {

@@ -1,7 +1,19 @@
-//! Pax headers: `length key=value\n`, of which names and sizes are read (POSIX pax, "pax Header Block").
+//! Pax headers: `length key=value\n` (POSIX pax, "pax Header Block").
 //!
-//! Owners, times and extended attributes are passed over; what cannot be read is refused, whatever it is about, since the records of one
-//! program would else be the values of another.
+//! A record that cannot be read is refused, whatever it is about, since the records of one program would else be the values of another.
+//! That the value of an owner or a time cannot be read is noted for who wants it.
+
+use super::sparse::SparsePax;
+
+/// An extended attribute: its name and its value.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
+/// A moment: seconds since the epoch, which may be before it, and nanoseconds after that second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
+}
 
 /// What a pax header says of the entry after it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -9,8 +21,15 @@ pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
-    /// The content is not the file's, but pieces of it (GNU tar, "PAX Sparse").
-    pub(super) sparse: bool,
+    /// The content is not the file's, but pieces of it.
+    pub(super) sparse: Option<SparsePax>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<Time>,
+    /// In the order in which they stand, each name once.
+    pub(super) xattrs: Vec<Xattr>,
+    /// What has a value that cannot be read.
+    pub(super) malformed: Option<&'static str>,
 }
 
 impl Pax {
@@ -48,19 +67,64 @@ impl Pax {
                 let size = decimal(value).filter(|size| i64::try_from(*size).is_ok());
                 self.size = Some(size.ok_or("a pax header with a size that is no number")?);
             }
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
-            _ => {}
+            b"uid" => self.uid = self.read("uid", value, decimal),
+            b"gid" => self.gid = self.read("gid", value, decimal),
+            b"mtime" => self.mtime = self.read("mtime", value, time),
+            _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().set(key, value)?;
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattrs.retain(|(other, _)| other != name);
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
         }
         Ok(())
     }
 
-    /// Whether it says nothing that matters here.
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Reads a value, and notes one that cannot be read. No value at all: what the header itself says.
+    fn read<T>(&mut self, what: &'static str, value: &[u8], read: fn(&[u8]) -> Option<T>) -> Option<T> {
+        let found = read(value);
+        if found.is_none() && !value.is_empty() {
+            self.malformed = Some(what);
+        }
+        found
+    }
+
+    /// Whether it renames or resizes nothing.
+    pub(super) fn moves_nothing(&self) -> bool {
+        self.path.is_none() && self.link.is_none() && self.size.is_none() && self.sparse.is_none()
     }
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+/// Seconds with a fraction, of which nine digits are kept.
+fn time(text: &[u8]) -> Option<Time> {
+    let (is_negative, text) = match text.strip_prefix(b"-") {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let point = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+    let seconds = i64::try_from(decimal(&text[..point])?).ok()?;
+    let mut nanoseconds = 0;
+    for at in 0..9 {
+        let digit = match text.get(point + 1 + at) {
+            Some(digit) if digit.is_ascii_digit() => u32::from(digit - b'0'),
+            Some(_) => return None,
+            None => 0,
+        };
+        nanoseconds = nanoseconds * 10 + digit;
+    }
+    if text.get(point + 10..).is_some_and(|rest| !rest.iter().all(u8::is_ascii_digit)) {
+        return None;
+    }
+    Some(match (is_negative, nanoseconds) {
+        (false, nanoseconds) => Time { seconds, nanoseconds },
+        (true, 0) => Time { seconds: -seconds, nanoseconds: 0 },
+        (true, nanoseconds) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
+}
+
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -73,6 +137,38 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        let of = |seconds, nanoseconds| Some(Time { seconds, nanoseconds });
+        for (text, expected) in [
+            ("0", of(0, 0)),
+            ("1700000000.5", of(1_700_000_000, 500_000_000)),
+            ("1.000000001", of(1, 1)),
+            ("1.0000000019", of(1, 1)),
+            ("1.", of(1, 0)),
+            ("-1", of(-1, 0)),
+            ("-1.5", of(-2, 500_000_000)),
+            ("-0.25", of(-1, 750_000_000)),
+            ("", None),
+            (".5", None),
+            ("-", None),
+            ("+1", None),
+            ("1.5x", None),
+            ("1.0000000000x", None),
+            ("1e9", None),
+            ("9223372036854775808", None),
+        ] {
+            assert_eq!(time(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn extended_attributes_may_hold_anything() {
+        let pax = Pax::parse(b"28 SCHILY.xattr.user.a=\0=\n\xff\n25 SCHILY.xattr.user.b=x\n").expect("reads");
+        let of = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+        assert_eq!(pax.xattrs, [of("user.a", b"\0=\n\xff"), of("user.b", b"x")]);
+    }
 
     #[test]
     fn records() {
@@ -105,8 +201,9 @@ mod tests {
             (b"28 size=9223372036854775807\n", size(i64::MAX as u64)),
             (b"28 size=9223372036854775808\n", None),
             (b"29 size=99999999999999999999\n", None),
-            (b"22 GNU.sparse.major=1\n", Some(Pax { sparse: true, ..Pax::default() })),
-            (b"11 mtime=x\n", Some(Pax::default())),
+            (b"11 mtime=x\n", Some(Pax { malformed: Some("mtime"), ..Pax::default() })),
+            (b"9 uid=70\n", Some(Pax { uid: Some(70), ..Pax::default() })),
+            (b"10 gid=-1\n", Some(Pax { malformed: Some("gid"), ..Pax::default() })),
             (b"10 mtime=x\n", None),
         ] {
             assert_eq!(Pax::parse(text).ok(), expected, "{:?}", String::from_utf8_lossy(text));

@@ -97,7 +97,7 @@ fn what_headers_say_belongs_to_the_entry_after_them_and_to_no_other() {
         ),
         (
             vec![record("dir/", 0, b""), record("old", 0, b"x"), record("contiguous", b'7', b"y")],
-            vec![(b"dir/".to_vec(), Kind::Other, vec![]), file("old", b"x"), file("contiguous", b"y")],
+            vec![(b"dir/".to_vec(), Kind::Directory, vec![]), file("old", b"x"), file("contiguous", b"y")],
         ),
         (
             vec![
@@ -110,8 +110,8 @@ fn what_headers_say_belongs_to_the_entry_after_them_and_to_no_other() {
             vec![
                 (b"hard".to_vec(), Kind::HardLink(b"a".to_vec()), vec![]),
                 (b"soft".to_vec(), Kind::Symlink(long.clone().into_bytes()), vec![]),
-                (b"fifo".to_vec(), Kind::Other, vec![]),
-                (b"unknown".to_vec(), Kind::Other, b"skipped".to_vec()),
+                (b"fifo".to_vec(), Kind::Fifo, vec![]),
+                (b"unknown".to_vec(), Kind::Unknown(b'Z'), b"skipped".to_vec()),
             ],
         ),
         (vec![], vec![]),

@@ -1,0 +1,494 @@
+//! Applying a layer: a tar stream onto a directory (OCI image specification, layer.md, "Applying Changesets"; containerd:
+//! `pkg/archive/tar.go`).
+//!
+//! The layer is a stranger's, and the directory may hold what other strangers' layers left: links that lead out of it, or to places that
+//! change while one looks. Nothing outside the directory is read, written or changed. What a layer hides is removed, or marked for
+//! overlayfs; what the layer itself has written is never hidden by it.
+//!
+//! ```text
+//! entry ─> name ─> directory, resolved below the root ─> make, or replace what is there ─> owner, attributes, mode, times
+//!            └─ .wh.x, .wh..wh..opq ─> hide                                                 directories at the end
+//! ```
+//!
+//! What the layer's digest is, and whether the stream is compressed, is for the caller: see [`wharf_images::layer`]. Nothing is synced.
+
+mod hide;
+mod implied;
+mod left_out;
+mod name;
+mod node;
+mod tree;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+    path::Path,
+    rc::Rc,
+};
+
+use rustix::{
+    fd::OwnedFd,
+    fs::{
+        AtFlags, FileType, Mode, Stat, XattrFlags, chmodat, fchmod, fsetxattr, fstat, ftruncate, linkat,
+        mkdirat, symlinkat,
+    },
+    io::{Errno, pwrite},
+};
+use wharf_content::{Error, Result, ResultExt};
+
+pub use self::left_out::{LeftOut, Omission};
+pub(crate) use self::name::{Name, components, shown};
+use self::{
+    hide::{Written, remove},
+    left_out::Omissions,
+    node::Metadata,
+    tree::{Directory, Missing, Tree},
+};
+pub(crate) use self::{
+    implied::Implied,
+    tree::{cannot, itself},
+};
+use crate::untar::{Entry, Kind, TarReader};
+
+/// How much of a file is read and written at once.
+const BUFFER_LEN: usize = 256 * 1024;
+
+/// What becomes of names that a layer hides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whiteouts {
+    /// They are removed: the directory holds all layers.
+    #[default]
+    Remove,
+    /// They are marked as overlayfs marks them: the directory holds this layer alone. A hidden name is a device of characters 0:0; a
+    /// directory that hides everything has the attribute `trusted.overlay.opaque`, which only root can set.
+    Overlay,
+    /// As [`Whiteouts::Overlay`], with the attribute `user.overlay.opaque`, for an overlay that is mounted with `userxattr`.
+    UserOverlay,
+}
+
+/// Whom files belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ownership {
+    /// Whom the layer says, which only root can do.
+    #[default]
+    Image,
+    /// The user who applies the layer. Devices are left out.
+    User,
+}
+
+/// How a layer is applied.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ApplyOptions {
+    whiteouts: Whiteouts,
+    ownership: Ownership,
+}
+
+impl ApplyOptions {
+    /// What is hidden is removed, and files belong to whom the layer says.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What becomes of names that the layer hides.
+    #[must_use]
+    pub fn with_whiteouts(mut self, whiteouts: Whiteouts) -> Self {
+        self.whiteouts = whiteouts;
+        self
+    }
+
+    /// Whom files belong to.
+    #[must_use]
+    pub fn with_ownership(mut self, ownership: Ownership) -> Self {
+        self.ownership = ownership;
+        self
+    }
+}
+
+/// What came of a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Applied {
+    /// How many entries the layer had.
+    pub entries: u64,
+    /// How many bytes of files were written.
+    pub bytes: u64,
+    /// What was left out, each kind once.
+    pub left_out: Vec<LeftOut>,
+    /// Directories that something was to be in before an entry made them, where the layer was applied by itself.
+    pub(crate) implied: Vec<Implied>,
+    /// The directories that entries describe, by inode.
+    pub(crate) described: HashSet<u64>,
+    /// Whether an entry describes the root.
+    pub(crate) describes_root: bool,
+}
+
+/// Applies a layer, as a plain tar stream, to the directory `root`.
+///
+/// The stream is read to its end, so that whoever hashes it on the way has seen all of it.
+///
+/// # Errors
+/// `InvalidArgument` for what is no layer: a malformed tar, a name with `..`, an entry of a type that nobody knows, owners, modes, times
+/// and device numbers out of range, a root that is no directory; `FailedPrecondition` for a file below a file, and a hard link to what is
+/// not there; `DataLoss` where the stream ends early; `PermissionDenied` where the user may not do what the layer asks for, such
+/// as changing owners without [`Ownership::User`]; `ResourceExhausted` for a full disk and headers that are too long.
+///
+/// What was applied before an error stays: apply to a directory that nobody uses yet, and throw it away.
+///
+/// # Security
+/// Every directory is resolved below the root by the kernel (`openat2`), or component by component without following links. Hard links lead
+/// to files of the tree, links are written as they stand, extended attributes of overlayfs are left out.
+///
+/// # Cancellation
+/// It blocks, and belongs on a blocking thread. A stream that ends or fails ends it.
+pub fn apply(layer: impl Read, root: &Path, options: &ApplyOptions) -> Result<Applied> {
+    apply_to(Tree::open(root)?, layer, options)
+}
+
+fn apply_to(tree: Tree, layer: impl Read, options: &ApplyOptions) -> Result<Applied> {
+    let mut apply = Apply::new(tree, options.clone());
+    let mut tar = TarReader::of_layer(layer);
+    while let Some(entry) = tar.next()? {
+        apply.entry(&entry, &mut tar).context(|| format!("cannot apply {}", shown(&entry.name)))?;
+    }
+    apply.finish()
+}
+
+/// A layer that is being applied.
+struct Apply {
+    tree: Tree,
+    options: ApplyOptions,
+    written: Written,
+    omissions: Omissions,
+    implied: implied::List,
+    /// Directories by inode, with their names and what they get when nothing is written to them any more.
+    directories: HashMap<u64, (Vec<u8>, Metadata)>,
+    root: Option<Metadata>,
+    buffer: Vec<u8>,
+    applied: Applied,
+}
+
+impl Apply {
+    fn new(tree: Tree, options: ApplyOptions) -> Self {
+        Self {
+            tree,
+            options,
+            written: Written::default(),
+            omissions: Omissions::default(),
+            implied: implied::List::default(),
+            directories: HashMap::new(),
+            root: None,
+            buffer: vec![0; BUFFER_LEN],
+            applied: Applied::default(),
+        }
+    }
+
+    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
+        self.applied.entries += 1;
+        match Name::parse(&entry.name)? {
+            Name::Nothing => Ok(()),
+            Name::Root => self.root(entry),
+            Name::Opaque { directory } => self.hide_all(&directory),
+            Name::Whiteout { parent, base } => self.hide(&parent, base),
+            Name::Node { parent, base } => {
+                let directory = self.make_directory(&parent)?;
+                self.node(entry, &directory, base, tar)
+            }
+        }
+    }
+
+    /// The directory that something is to be in, made where it is missing.
+    fn make_directory(&mut self, path: &[&[u8]]) -> Result<Rc<Directory>> {
+        let directory = self.tree.directory(path, Missing::Make)?;
+        for made in self.tree.take_made() {
+            self.written.add_own(made.inode);
+            if self.options.whiteouts != Whiteouts::Remove {
+                self.implied.add(made.path)?;
+            }
+        }
+        directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))
+    }
+
+    fn root(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != Kind::Directory {
+            return Err(Error::invalid_argument("the root is to be something else than a directory"));
+        }
+        let name = &entry.name;
+        let metadata = Metadata::of(name, &entry.attributes, self.options.ownership, &mut self.omissions)?;
+        let root = self.tree.root().open(b".").map_err(|error| cannot("open", name, error))?;
+        metadata.set(&root, name, false, &mut self.omissions)?;
+        self.root = Some(metadata);
+        Ok(())
+    }
+
+    fn node<R: Read>(
+        &mut self,
+        entry: &Entry,
+        directory: &Rc<Directory>,
+        base: &[u8],
+        tar: &mut TarReader<R>,
+    ) -> Result<()> {
+        let name = &entry.name[..];
+        if let Kind::Unknown(flag) = entry.kind {
+            return Err(Error::invalid_argument(format!(
+                "an entry of an unknown type: {:?}",
+                char::from(flag)
+            )));
+        }
+        if let Kind::HardLink(target) = &entry.kind {
+            return self.hard_link(directory, base, target, name);
+        }
+        let metadata = Metadata::of(name, &entry.attributes, self.options.ownership, &mut self.omissions)?;
+        let is_directory = entry.kind == Kind::Directory;
+        let there = directory.look(base)?;
+        let was_whiteout = there.as_ref().is_some_and(|stat| self.is_whiteout(stat));
+        let is_kept = is_directory && there.as_ref().is_some_and(is_a_directory);
+        if there.is_some() && !is_kept {
+            self.clear(directory, base)?;
+        }
+        self.written.add(directory.inode, base);
+        match &entry.kind {
+            Kind::Directory => {
+                if !is_kept {
+                    writable(directory, || mkdirat(directory, base, Mode::from_raw_mode(0o700)))
+                        .map_err(|error| cannot("make the directory", name, error))?;
+                }
+                let fd = directory.open(base).map_err(|error| cannot("open", name, error))?;
+                if !is_kept {
+                    let inode = fstat(&fd).map_err(|error| cannot("look at", name, error))?.st_ino;
+                    self.written.add_own(inode);
+                    if was_whiteout {
+                        self.mark_opaque(&fd, name)?;
+                    }
+                }
+                metadata.set(&fd, name, false, &mut self.omissions)?;
+                // It may not be found again by its name, when a link on the way is hidden. The owner still writes to it.
+                let mode = match self.options.ownership {
+                    Ownership::Image => metadata.mode,
+                    Ownership::User => metadata.mode | Mode::RWXU,
+                };
+                fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
+                let inode = fstat(&fd).map_err(|error| cannot("look at", name, error))?.st_ino;
+                self.directories.insert(inode, (name.to_vec(), metadata));
+                Ok(())
+            }
+            Kind::File => {
+                let fd = writable(directory, || node::file(directory, base))
+                    .map_err(|error| cannot("make the file", name, error))?;
+                self.content(entry, &fd, tar)?;
+                metadata.set(&fd, name, true, &mut self.omissions)
+            }
+            Kind::Symlink(target) => {
+                writable(directory, || symlinkat(&target[..], directory, base))
+                    .map_err(|error| cannot("make the link", name, error))?;
+                metadata.set_unopened(directory, base, true, name, &mut self.omissions)
+            }
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+                let what = match entry.kind {
+                    Kind::CharDevice => FileType::CharacterDevice,
+                    Kind::BlockDevice => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                let ownership = self.options.ownership;
+                match node::special(directory, base, what, &entry.attributes, ownership)? {
+                    None => metadata.set_unopened(directory, base, false, name, &mut self.omissions),
+                    Some(omission) => {
+                        self.omissions.add(omission, name);
+                        Ok(())
+                    }
+                }
+            }
+            // Dealt with above.
+            Kind::HardLink(_) | Kind::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn hard_link(
+        &mut self,
+        directory: &Rc<Directory>,
+        base: &[u8],
+        target: &[u8],
+        name: &[u8],
+    ) -> Result<()> {
+        let (from, from_base) = self.tree.link_target(target)?;
+        let found = from.look(from_base)?.ok_or_else(|| {
+            Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)))
+        })?;
+        if is_a_directory(&found) || self.is_whiteout(&found) {
+            return Err(Error::invalid_argument(format!(
+                "a hard link to {}, which is no file",
+                shown(target)
+            )));
+        }
+        self.written.add(directory.inode, base);
+        if let Some(there) = directory.look(base)? {
+            if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino) {
+                return Ok(());
+            }
+            self.clear(directory, base)?;
+        }
+        writable(directory, || linkat(&*from, from_base, directory, base, AtFlags::empty()))
+            .map_err(|error| cannot("make the hard link", name, error))
+    }
+
+    /// Removes what is to be replaced.
+    fn clear(&mut self, directory: &Rc<Directory>, base: &[u8]) -> Result<()> {
+        // It may have been on the way to a directory that is open.
+        self.tree.forget();
+        writable(directory, || remove(directory, base)).map_err(|error| cannot("replace", base, error))
+    }
+
+    /// Writes a file's content.
+    fn content<R: Read>(&mut self, entry: &Entry, fd: &OwnedFd, tar: &mut TarReader<R>) -> Result<()> {
+        let failed = |error| cannot("write", &entry.name, error);
+        let mut put = |tar: &mut TarReader<R>, mut at: u64, mut left: u64| {
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+                let read = tar.read(&mut self.buffer[..most])?;
+                let mut rest = &self.buffer[..read];
+                while !rest.is_empty() {
+                    let count = pwrite(fd, rest, at).map_err(failed)?;
+                    rest = &rest[count..];
+                    at += count as u64;
+                }
+                left -= read as u64;
+                self.applied.bytes += read as u64;
+            }
+            Ok::<_, Error>(())
+        };
+        match &entry.sparse {
+            None => put(tar, 0, entry.size),
+            Some(sparse) => {
+                ftruncate(fd, sparse.real_size).map_err(failed)?;
+                sparse.pieces.iter().try_for_each(|piece| put(tar, piece.offset, piece.len))
+            }
+        }
+    }
+
+    fn hide(&mut self, parent: &[&[u8]], base: &[u8]) -> Result<()> {
+        if self.options.whiteouts == Whiteouts::Remove {
+            let Some(directory) = self.tree.directory(parent, Missing::Leave)? else { return Ok(()) };
+            self.tree.forget();
+            let inode = directory.inode;
+            return writable(&directory, || self.written.hide(&*directory, inode, base))
+                .map_err(|error| cannot("hide", base, error));
+        }
+        let directory = self.make_directory(parent)?;
+        match directory.look(base)? {
+            None => node::whiteout(&*directory, base),
+            Some(stat) if is_a_directory(&stat) => {
+                let fd = directory.open(base).map_err(|error| cannot("open", base, error))?;
+                self.mark_opaque(&fd, base)
+            }
+            // What this layer has there hides what is below by itself.
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn hide_all(&mut self, path: &[&[u8]]) -> Result<()> {
+        if self.options.whiteouts == Whiteouts::Remove {
+            let Some(directory) = self.tree.directory(path, Missing::Leave)? else { return Ok(()) };
+            self.tree.forget();
+            return writable(&directory, || self.written.hide_all(&*directory))
+                .map(drop)
+                .map_err(|error| cannot("hide what is in", &path.join(&b'/'), error));
+        }
+        let directory = self.make_directory(path)?;
+        let name = path.join(&b'/');
+        let fd = directory.open(b".").map_err(|error| cannot("open", &name, error))?;
+        self.mark_opaque(&fd, &name)
+    }
+
+    /// Marks a directory as one that shows nothing of the layers below.
+    fn mark_opaque(&self, fd: &OwnedFd, name: &[u8]) -> Result<()> {
+        let attribute = match self.options.whiteouts {
+            Whiteouts::Remove => return Ok(()),
+            Whiteouts::Overlay => "trusted.overlay.opaque",
+            Whiteouts::UserOverlay => "user.overlay.opaque",
+        };
+        fsetxattr(fd, attribute, b"y", XattrFlags::empty())
+            .map_err(|error| cannot(&format!("set {attribute} on"), name, error))
+    }
+
+    /// Whether something is a hidden name that this layer has made.
+    fn is_whiteout(&self, stat: &Stat) -> bool {
+        self.options.whiteouts != Whiteouts::Remove
+            && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == 0
+    }
+
+    /// Gives directories their modes and times, now that nothing is written to them any more: those below before those above.
+    fn finish(mut self) -> Result<Applied> {
+        let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
+        directories.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
+        let is_alone = self.options.whiteouts != Whiteouts::Remove;
+        let mut described = HashSet::new();
+        for (inode, (name, metadata)) in directories {
+            let Name::Node { mut parent, base } = Name::parse(&name)? else { continue };
+            parent.push(base);
+            // What was replaced or hidden after it was made is another one now.
+            let found = match self.tree.directory(&parent, Missing::Leave) {
+                // Links that go in a circle have taken its place.
+                Err(error) if is_circle(&error) => continue,
+                found => found?,
+            };
+            let Some(found) = found else { continue };
+            if found.inode != inode {
+                continue;
+            }
+            let fd = found.open(b".").map_err(|error| cannot("open", &name, error))?;
+            metadata.finish(&fd, &name)?;
+            if is_alone {
+                described.insert(inode);
+            }
+        }
+        let describes_root = self.root.is_some();
+        if let Some(metadata) = self.root.take() {
+            let root = self.tree.root().open(b".").map_err(|error| cannot("open", b".", error))?;
+            metadata.finish(&root, b".")?;
+        }
+        Ok(Applied {
+            left_out: self.omissions.finish(),
+            implied: self.implied.finish(),
+            described,
+            describes_root,
+            ..self.applied
+        })
+    }
+}
+
+/// Removes a directory and all that is in it. Links are removed and not followed.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    remove(&rustix::fs::CWD, path.as_os_str().as_encoded_bytes())
+        .map_err(|error| Error::io(format!("cannot remove {}", path.display()), error.into()))
+}
+
+fn is_circle(error: &Error) -> bool {
+    let found = error.find_source::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    found == Some(Errno::LOOP.raw_os_error())
+}
+
+fn is_a_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Does something in a directory that its owner may not write to: a user who is not root may change that for a moment.
+fn writable<T>(directory: &Directory, mut change: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match change() {
+        Err(Errno::ACCESS) => {}
+        done => return done,
+    }
+    let mode = fstat(directory)?.st_mode;
+    let itself = tree::itself(directory);
+    let set =
+        |mode: u32| chmodat(rustix::fs::CWD, &*itself, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
+    set(mode | 0o700)?;
+    let done = change();
+    set(mode)?;
+    done
+}
+
+#[cfg(test)]
+mod tests;

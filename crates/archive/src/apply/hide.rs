@@ -1,0 +1,148 @@
+//! Hiding what the layers below have, never what this layer has already written, in whichever order the two come.
+//!
+//! In a root that holds all layers, hiding is removing. Which names this layer has written is known by directory and name, so that a
+//! second name of a file from below spares nothing. A directory that holds nothing from below any more is remembered, so that each is
+//! gone through once, however many markers there are.
+
+use std::{
+    collections::{HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+};
+
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat},
+    io::Errno,
+};
+
+/// Names that this layer has written, and directories that are all its own.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Hashes of directory and name: a layer may have millions.
+    names: HashSet<u64>,
+    hasher: RandomState,
+    /// Inodes of directories with nothing from below.
+    own: HashSet<u64>,
+}
+
+impl Written {
+    /// Notes that the layer has written a name.
+    pub(super) fn add(&mut self, directory: u64, base: &[u8]) {
+        let hash = self.hasher.hash_one((directory, base));
+        self.names.insert(hash);
+    }
+
+    /// Notes a directory that the layer has made.
+    pub(super) fn add_own(&mut self, directory: u64) {
+        self.own.insert(directory);
+    }
+
+    fn has(&self, directory: u64, base: &[u8]) -> bool {
+        self.names.contains(&self.hasher.hash_one((directory, base)))
+    }
+
+    /// Removes everything in a directory that this layer has not written. Says whether anything is left.
+    pub(super) fn hide_all(&mut self, directory: &impl AsFd) -> Result<bool, Errno> {
+        let directory = openat(directory, ".", LIST, Mode::empty())?;
+        self.hide_within(&directory)
+    }
+
+    /// Removes a name, unless this layer has written it, and what it has not written below.
+    pub(super) fn hide(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<(), Errno> {
+        self.hide_one(directory, inode, base).map(drop)
+    }
+
+    fn hide_within(&mut self, directory: &OwnedFd) -> Result<bool, Errno> {
+        let inode = fstat(directory)?.st_ino;
+        if self.own.contains(&inode) {
+            return has_names(directory);
+        }
+        let mut is_left = false;
+        for base in names(directory)? {
+            is_left |= self.hide_one(directory, inode, &base)?;
+        }
+        self.own.insert(inode);
+        Ok(is_left)
+    }
+
+    /// Says whether the name is still there.
+    fn hide_one(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<bool, Errno> {
+        let stat = match statat(directory, base, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(false),
+            stat => stat?,
+        };
+        let is_written = self.has(inode, base);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            if !is_written {
+                unlinkat(directory, base, AtFlags::empty())?;
+            }
+            return Ok(is_written);
+        }
+        let is_left = self.hide_within(&openat(directory, base, LIST, Mode::empty())?)?;
+        if is_written || is_left {
+            return Ok(true);
+        }
+        unlinkat(directory, base, AtFlags::REMOVEDIR)?;
+        Ok(false)
+    }
+}
+
+const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Removes a name and all below it, whoever wrote it. Links are removed and not followed.
+pub(super) fn remove(directory: &impl AsFd, base: &[u8]) -> Result<(), Errno> {
+    match unlinkat(directory, base, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        removed => return removed,
+    }
+    // Directories on the way down, each with what is left to remove in it.
+    let top = openat(directory, base, LIST, Mode::empty())?;
+    let mut way = vec![(names(&top)?, top, base.to_vec())];
+    while let Some((left, at, _)) = way.last_mut() {
+        let Some(name) = left.pop() else {
+            let Some((_, _, name)) = way.pop() else { break };
+            match way.last() {
+                Some((_, parent, _)) => unlinkat(parent, &name, AtFlags::REMOVEDIR)?,
+                None => unlinkat(directory, &name, AtFlags::REMOVEDIR)?,
+            }
+            continue;
+        };
+        let mut removed = unlinkat(&*at, &name, AtFlags::empty());
+        if removed == Err(Errno::ACCESS) {
+            // A directory that its owner may not write to, who is not root.
+            fchmod(&*at, Mode::RWXU)?;
+            removed = unlinkat(&*at, &name, AtFlags::empty());
+        }
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let below = openat(&*at, &name, LIST, Mode::empty())?;
+                way.push((names(&below)?, below, name));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is anything in a directory.
+fn has_names(directory: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The names in a directory.
+fn names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,279 @@
+//! Finding directories below a root that may be full of hostile links, and may change while one looks.
+//!
+//! A directory is a descriptor, never a path that is looked up twice. The kernel resolves inside the root where it can (`openat2` with
+//! `RESOLVE_IN_ROOT`); where it cannot, or something is missing, each component is opened by itself without following it, and links
+//! are followed here: absolute ones from the root, `..` at the root stays there.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    rc::Rc,
+};
+
+use rustix::{
+    fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fchmod, fstat, mkdirat, openat, openat2,
+        readlinkat, statat,
+    },
+    io::Errno,
+};
+use wharf_content::{Error, Result};
+
+use super::name::{components, shown};
+
+/// The most links on the way to one directory, as in Linux.
+const MAX_LINKS: usize = 40;
+/// How many directories are kept open.
+const MAX_OPEN: usize = 64;
+/// The mode of directories that an entry needs and no entry makes.
+pub(super) const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A directory below the root.
+#[derive(Debug)]
+pub(super) struct Directory {
+    fd: OwnedFd,
+    /// Its inode, by which it is known as long as it exists.
+    pub(super) inode: u64,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Directory {
+    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        let inode = fstat(&fd)?.st_ino;
+        Ok(Self { fd, inode })
+    }
+
+    /// What is there under a name; links are not followed.
+    pub(super) fn look(&self, base: &[u8]) -> Result<Option<Stat>> {
+        match statat(&self.fd, base, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(cannot("look at", base, error)),
+        }
+    }
+
+    /// Opens a directory in this one, to be listed or changed.
+    pub(super) fn open(&self, base: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.fd, base, flags, Mode::empty())
+    }
+}
+
+/// What may be made on the way to a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Directories that are missing are made.
+    Make,
+    /// What is not there is not there.
+    Leave,
+}
+
+/// The tree below a root.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: Rc<Directory>,
+    open: HashMap<Vec<u8>, Rc<Directory>>,
+    has_openat2: bool,
+    /// The directories that were made on the way since they were taken.
+    made: Vec<Made>,
+}
+
+/// A directory that was made on the way to another.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) inode: u64,
+    /// Its path below the root, without links.
+    pub(super) path: Vec<u8>,
+}
+
+impl Tree {
+    /// Opens the root, which must be a directory. Links on the way to it are the caller's.
+    pub(super) fn open(root: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, root, flags, Mode::empty()).and_then(Directory::new);
+        let root = opened.map_err(|error| {
+            Error::io(format!("cannot open the directory {}", root.display()), error.into())
+        })?;
+        Ok(Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, made: Vec::new() })
+    }
+
+    /// Goes component by component, as on a kernel without `openat2`.
+    #[cfg(test)]
+    pub(super) fn without_openat2(mut self) -> Self {
+        self.has_openat2 = false;
+        self
+    }
+
+    /// The root.
+    pub(super) fn root(&self) -> Rc<Directory> {
+        Rc::clone(&self.root)
+    }
+
+    /// Finds a directory; `None` where there is none and none may be made.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where something on the way is no directory; those of the file system.
+    pub(super) fn directory(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<Rc<Directory>>> {
+        if path.is_empty() {
+            return Ok(Some(self.root()));
+        }
+        let key = path.join(&b'/');
+        if let Some(found) = self.open.get(&key) {
+            return Ok(Some(Rc::clone(found)));
+        }
+        let found = match self.by_kernel(&key) {
+            Some(fd) => Some(fd),
+            None => self.by_component(path, missing)?,
+        };
+        let Some(fd) = found else { return Ok(None) };
+        let directory = Rc::new(Directory::new(fd).map_err(|error| cannot("look at", &key, error))?);
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(key, Rc::clone(&directory));
+        Ok(Some(directory))
+    }
+
+    /// Forgets where directories are, since something that may have been on the way to one is another thing now.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    /// The directories that were made on the way to others, since this was asked last.
+    pub(super) fn take_made(&mut self) -> Vec<Made> {
+        std::mem::take(&mut self.made)
+    }
+
+    /// Has the kernel find a directory. What it does not find is looked for once more, which tells why.
+    fn by_kernel(&mut self, path: &[u8]) -> Option<OwnedFd> {
+        if !self.has_openat2 {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&self.root.fd, path, flags, Mode::empty(), within) {
+            Ok(fd) => Some(fd),
+            Err(error) => {
+                // An old kernel, or a filter of system calls.
+                self.has_openat2 = !matches!(error, Errno::NOSYS | Errno::PERM | Errno::INVAL);
+                None
+            }
+        }
+    }
+
+    fn by_component(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<OwnedFd>> {
+        let failed = |error| cannot("find the directory", &path.join(&b'/'), error);
+        let mut left: VecDeque<Vec<u8>> = path.iter().map(|part| part.to_vec()).collect();
+        let mut links = 0;
+        // The way from the root, which is left out, and the names on it.
+        let mut way: Vec<OwnedFd> = Vec::new();
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        while let Some(part) = left.pop_front() {
+            match &part[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    way.pop();
+                    names.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            let at = way.last().unwrap_or(&self.root.fd);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = match openat(at, &part[..], flags, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::NOENT) => {
+                    let (fd, inode) = make(at, &part).map_err(failed)?;
+                    let path = names.iter().chain([&part]).map(Vec::as_slice).collect::<Vec<_>>().join(&b'/');
+                    self.made.push(Made { inode, path });
+                    fd
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            match FileType::from_raw_mode(fstat(&fd).map_err(failed)?.st_mode) {
+                FileType::Directory => {
+                    way.push(fd);
+                    names.push(part);
+                }
+                FileType::Symlink => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(failed(Errno::LOOP));
+                    }
+                    let target = readlinkat(&fd, "", Vec::new()).map_err(failed)?.into_bytes();
+                    if target.starts_with(b"/") {
+                        way.clear();
+                        names.clear();
+                    }
+                    for part in target.split(|byte| *byte == b'/').rev() {
+                        left.push_front(part.to_vec());
+                    }
+                }
+                _ if missing == Missing::Leave => return Ok(None),
+                _ => {
+                    return Err(Error::failed_precondition(format!(
+                        "{} is no directory, and something is to be in it: {}",
+                        shown(&part),
+                        shown(&path.join(&b'/'))
+                    )));
+                }
+            }
+        }
+        match way.pop() {
+            Some(fd) => Ok(Some(fd)),
+            // A link to the root.
+            None => openat(&self.root.fd, ".", DIRECTORY, Mode::empty()).map(Some).map_err(failed),
+        }
+    }
+
+    /// Finds what a hard link leads to: the directory that it is in, and its name there.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it is not there; `InvalidArgument` where the name means the root or leads upwards.
+    pub(super) fn link_target<'a>(&mut self, name: &'a [u8]) -> Result<(Rc<Directory>, &'a [u8])> {
+        let mut parent = components(name)?;
+        let base = parent
+            .pop()
+            .ok_or_else(|| Error::invalid_argument("a hard link to the root, which can have none"))?;
+        let directory = self.directory(&parent, Missing::Leave)?;
+        let directory = directory.ok_or_else(|| {
+            Error::failed_precondition(format!("a hard link to {}, which is not there", shown(name)))
+        })?;
+        Ok((directory, base))
+    }
+}
+
+/// Makes a directory that no entry describes.
+fn make(at: &OwnedFd, part: &[u8]) -> Result<(OwnedFd, u64), Errno> {
+    match mkdirat(at, part, IMPLIED_MODE) {
+        // Somebody else made it.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(at, part, flags, Mode::empty())?;
+    // Whatever the process's mask is.
+    fchmod(&fd, IMPLIED_MODE)?;
+    let inode = fstat(&fd)?.st_ino;
+    Ok((fd, inode))
+}
+
+/// A path to what a descriptor is, even one that is open for its path only: it leads to the thing itself and no further.
+pub(crate) fn itself(fd: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// The error of a system call.
+pub(crate) fn cannot(what: &str, name: &[u8], error: Errno) -> Error {
+    Error::io(format!("cannot {what} {}", shown(name)), error.into())
+}
