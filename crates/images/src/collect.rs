@@ -25,12 +25,29 @@ use crate::record::{ImageStore, image_store};
 /// # Cancellation
 /// All that is kept is whole; what was not removed yet goes with the next collection.
 pub async fn collect(store: &dyn Store, options: &CollectOptions) -> Result<Vec<Collected>> {
+    collect_with(store, &[], options).await
+}
+
+/// As [`collect()`], with what other layers have in the store, such as unpacked layers.
+///
+/// # Errors
+/// As [`collect()`], and those of the sources.
+///
+/// # Cancellation
+/// As [`collect()`].
+pub async fn collect_with(
+    store: &dyn Store,
+    sources: &[&dyn Source],
+    options: &CollectOptions,
+) -> Result<Vec<Collected>> {
     let exclusive = store
         .exclusive()
         .await?
         .ok_or_else(|| Error::not_implemented("this store keeps everything: there is nothing to collect"))?;
     let images = image_store(exclusive.store())?;
-    gc::collect(&exclusive, &[&Records { images: images.as_ref() }], options).await
+    let records = Records { images: images.as_ref() };
+    let all: Vec<&dyn Source> = sources.iter().copied().chain([&records as &dyn Source]).collect();
+    gc::collect(&exclusive, &all, options).await
 }
 
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use clap::Args;
 use serde_json::json;
 use wharf_content::{Resource, Result, gc::CollectOptions};
-use wharf_images::collect;
 
 use crate::{args::Format, context::Context, output};
 
@@ -11,7 +10,8 @@ use crate::{args::Format, context::Context, output};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Images, leases and processes at work keep content; what none of them keeps is removed, with leases and images that have \
-expired. Prints what went, or with --dry-run what would go: digests and sizes of content, and the rest by its kind and name.\n\n\
+expired, and unpacked layers. Prints what went, or with --dry-run what would go: digests and sizes of content, and the rest by its kind and \
+name.\n\n\
 Examples:\n  wharf gc --dry-run\n  wharf gc -q | wc -l"
 )]
 pub(crate) struct Gc {
@@ -26,7 +26,7 @@ impl Gc {
         if self.dry_run {
             options = options.dry_run();
         }
-        let collected = collect(context.store().await?.as_ref(), &options).await?;
+        let collected = context.collect(&options).await?;
         let bytes: u64 = collected.iter().map(|one| one.size).sum();
         if context.global.format == Format::Json {
             let list: Vec<_> = collected

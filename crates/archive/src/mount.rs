@@ -1,0 +1,301 @@
+//! Mounting an image: its unpacked layers put together by overlayfs, to be read or, with a place for changes, to be written.
+//!
+//! ```text
+//! mounts/<sha256(directory)>/upper, work    the changes of a writable mount
+//! mounts/<sha256(directory)>/chain-id       the image that they are changes of
+//! ```
+//!
+//! A mount outlives the process that made it, so that a lease named `mount-…` holds its layers until [`unmount`]. It tells the directory and
+//! the boot of the machine in its labels: what was mounted before another boot is not any more. Only root can mount; nothing here makes user
+//! namespaces.
+
+mod overlay;
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
+    mount::UnmountFlags,
+};
+use wharf_content::{
+    Descriptor, Digest, Error, ErrorKind, Labels, LeaseManager, LeaseOptions, LeasedStore, Result, ResultExt,
+    Store, blocking, filter::FilterSet,
+};
+
+use crate::{
+    apply::{Ownership, remove_tree},
+    layer_store::{LayerStore, UnpackedLayers, copy_directory, unpack_layers},
+    unpack::UnpackOptions,
+};
+use overlay::{Changes, Overlay};
+
+/// Label on a mount's lease: the directory.
+const LABEL_DIRECTORY: &str = "wharf/mount.directory";
+/// Label on a mount's lease: the boot of the machine.
+const LABEL_BOOT: &str = "wharf/mount.boot";
+/// Begins the names of mounts' leases.
+const PREFIX: &str = "mount-";
+
+/// Who may write to a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Access {
+    /// Nobody.
+    #[default]
+    ReadOnly,
+    /// Everybody whom the files' modes allow. What changes is kept in the store, beside the layers, and is there again at the next mount of
+    /// the same image on the same directory.
+    Writable,
+}
+
+/// What becomes of what was written to a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Written {
+    /// It is there again at the next mount.
+    #[default]
+    Kept,
+    /// It is thrown away.
+    Removed,
+}
+
+/// An image that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mounted {
+    /// Where.
+    pub directory: PathBuf,
+    /// The layers that it is made of.
+    pub unpacked: UnpackedLayers,
+    /// Where changes are kept, of a writable mount.
+    pub changes: Option<PathBuf>,
+}
+
+/// Mounts an image on a directory, and unpacks those of its layers that are not unpacked yet.
+///
+/// # Errors
+/// `PermissionDenied` for who is not root; `NotFound` and `InvalidArgument` for a directory that is not there or is none; `AlreadyExists` where
+/// something is mounted on it; `FailedPrecondition` for an image without layers, changes of another image, and more layers than overlayfs
+/// takes; `NotImplemented` on a system without overlayfs; those of [`unpack_layers`].
+///
+/// # Cancellation
+/// It is mounted or not; a lease that holds the layers of what is not mounted goes at the next [`unmount`] of the directory.
+pub async fn mount(
+    store: &Arc<LeasedStore>,
+    target: &Descriptor,
+    directory: &Path,
+    access: Access,
+    options: &UnpackOptions,
+) -> Result<Mounted> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "only root can mount: run it as root, or unpack the image into a directory",
+        ));
+    }
+    let directory = absolute(directory)?;
+    if is_mount_point(&directory)? {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "something is mounted on {} already: unmount it, or take another directory",
+                directory.display()
+            ),
+        ));
+    }
+    let layers = LayerStore::of(store.as_ref())?;
+    let leases = leases(store.as_ref())?;
+    let options = options.clone().with_ownership(Ownership::Image);
+    let unpacked = unpack_layers(store, target, &options).await?;
+    let Some(chain_id) = unpacked.chain_id().cloned() else {
+        return Err(Error::failed_precondition("the image has no layers: there is nothing to mount"));
+    };
+    let id = lease_id(&directory);
+    // What is not mounted any more, since nothing is mounted there.
+    forget(leases, &id).await?;
+    let labels = Labels::from([
+        (LABEL_DIRECTORY.to_owned(), directory.display().to_string()),
+        (LABEL_BOOT.to_owned(), boot()?),
+    ]);
+    leases.create_lease(LeaseOptions::new().with_id(&id).with_labels(labels)).await?;
+    leases.add_resource(&id, &LayerStore::resource(&chain_id)).await?;
+    let topmost_first: Vec<PathBuf> =
+        unpacked.layers.iter().rev().map(|layer| layer.directory.clone()).collect();
+    let at = directory.clone();
+    let outcome = blocking::run(move || {
+        let changes = match access {
+            Access::ReadOnly => None,
+            Access::Writable => Some(changes(&layers, &at, &chain_id, &topmost_first[0])?),
+        };
+        let empty = layers.empty()?;
+        Overlay::new(topmost_first, &empty, changes.as_ref())?.mount(&at)?;
+        Ok(changes.map(|changes| changes.upper))
+    })
+    .await;
+    match outcome {
+        Ok(changes) => Ok(Mounted { directory, unpacked, changes }),
+        Err(error) => {
+            forget(leases, &id).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Ends a mount that [`mount`] made, and lets go of its layers.
+///
+/// # Errors
+/// `NotFound` where no image of this store is mounted; `FailedPrecondition` while somebody uses it; `PermissionDenied` for who is not root.
+///
+/// # Cancellation
+/// What is unmounted stays so; the next unmount does the rest.
+pub async fn unmount(store: &dyn Store, directory: &Path, written: Written) -> Result<()> {
+    let directory = absolute(directory)?;
+    let layers = LayerStore::of(store)?;
+    let leases = leases(store)?;
+    let id = lease_id(&directory);
+    let known = leases.list_leases(&FilterSet::all()).await?;
+    if !known.iter().any(|lease| lease.id == id) {
+        return Err(Error::not_found(format!(
+            "no image of this store is mounted on {}",
+            directory.display()
+        )));
+    }
+    blocking::run(move || {
+        // After a boot there is nothing left but the lease.
+        if is_mount_point(&directory)? {
+            let flags = UnmountFlags::NOFOLLOW;
+            rustix::mount::unmount(&directory, flags).map_err(|error| refused(&directory, error))?;
+        }
+        if written == Written::Removed {
+            let changes = changes_directory(&layers, &directory);
+            if changes.exists() {
+                remove_tree(&changes)?;
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    forget(leases, &id).await
+}
+
+/// Lets go of the layers of what was mounted before the machine booted, so that they can be collected.
+///
+/// # Errors
+/// Those of the store.
+///
+/// # Cancellation
+/// Some may have been let go of.
+pub async fn forget_ended(store: &dyn Store) -> Result<()> {
+    let Some(leases) = store.leases() else { return Ok(()) };
+    let now = boot()?;
+    for lease in leases.list_leases(&FilterSet::all()).await? {
+        let is_ended = lease.labels.get(LABEL_BOOT).is_some_and(|boot| *boot != now);
+        if lease.id.starts_with(PREFIX) && is_ended {
+            forget(leases, &lease.id).await?;
+        }
+    }
+    Ok(())
+}
+
+fn leases(store: &dyn Store) -> Result<&dyn LeaseManager> {
+    store
+        .leases()
+        .ok_or_else(|| Error::not_implemented("this store has no leases, which hold what is mounted"))
+}
+
+async fn forget(leases: &dyn LeaseManager, id: &str) -> Result<()> {
+    match leases.delete_lease(id).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn refused(directory: &Path, error: rustix::io::Errno) -> Error {
+    let kind = match error {
+        rustix::io::Errno::BUSY => ErrorKind::FailedPrecondition,
+        rustix::io::Errno::PERM => ErrorKind::PermissionDenied,
+        _ => return Error::io(format!("cannot unmount {}", directory.display()), error.into()),
+    };
+    let why = if kind == ErrorKind::FailedPrecondition {
+        "somebody uses what is in it"
+    } else {
+        "only root can unmount"
+    };
+    Error::new(kind, format!("cannot unmount {}: {why}", directory.display()))
+}
+
+/// The identity of the machine's boot.
+fn boot() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).context(|| format!("cannot read {path}"))
+}
+
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    let shown = directory.display();
+    let found = directory.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::not_found(format!("there is no directory {shown}: make it first")),
+        _ => Error::io(format!("cannot find {shown}"), error),
+    })?;
+    if !found.is_dir() {
+        return Err(Error::invalid_argument(format!("{shown} is no directory")));
+    }
+    Ok(found)
+}
+
+fn is_mount_point(directory: &Path) -> Result<bool> {
+    let found = statx(CWD, directory, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .map_err(|error| Error::io(format!("cannot look at {}", directory.display()), error.into()))?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+fn hash(directory: &Path) -> Digest {
+    Digest::sha256(directory.as_os_str().as_bytes())
+}
+
+fn lease_id(directory: &Path) -> String {
+    format!("{PREFIX}{}", hash(directory).hex())
+}
+
+fn changes_directory(layers: &LayerStore, directory: &Path) -> PathBuf {
+    layers.beside("mounts").join(hash(directory).hex())
+}
+
+/// The place for the changes of a mount, made where it is not there yet.
+fn changes(layers: &LayerStore, directory: &Path, chain_id: &Digest, top: &Path) -> Result<Changes> {
+    let place = changes_directory(layers, directory);
+    let failed = || format!("cannot make a place for changes in {}", place.display());
+    DirBuilder::new().mode(0o700).recursive(true).create(&place).context(failed)?;
+    let changes = Changes { upper: place.join("upper"), work: place.join("work") };
+    let of = place.join("chain-id");
+    match fs::read_to_string(&of) {
+        Ok(text) if text == chain_id.as_str() => {}
+        Ok(_) => {
+            return Err(Error::failed_precondition(format!(
+                "{} has changes of another image, which was mounted on {}: remove them, or take another directory",
+                place.display(),
+                directory.display()
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for path in [&changes.upper, &changes.work] {
+                match fs::create_dir(path) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error).context(failed);
+                    }
+                    _ => {}
+                }
+            }
+            // The root of what is seen is this one.
+            copy_directory(top, &changes.upper)?;
+            fs::write(&of, chain_id.as_str()).context(failed)?;
+        }
+        Err(error) => return Err(error).context(failed),
+    }
+    Ok(changes)
+}
