@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use wharf_archive::LayoutResolver;
 use wharf_content::{LocalStore, MemoryStore};
 use wharf_images::{
     MemoryImages,
@@ -41,6 +42,18 @@ async fn stores_on_disk() {
         let store = Arc::new(LocalStore::open(dir.path().join("store")).await?);
         let images = image_store(store.as_ref())?;
         Ok(Subject::new(StoreResolver::new(store, images), "store.example").with_guard(dir))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layouts_in_directories() {
+    assert_conformant(|| async {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let base = dir.path().join("layouts").display().to_string();
+        // Paths may have spaces.
+        let malformed = ["", "\0", ":1", "a:", "a@sha256:1", "a:b:c/d"];
+        Ok(Subject::new(LayoutResolver::new(), base).with_malformed_names(malformed).with_guard(dir))
     })
     .await;
 }

@@ -8,12 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use wharf_content::{Digest, ErrorKind, Provider, Result};
 use wharf_images::{
-    Image, Reference, Selection, decode,
+    Reference, Selection, decode,
     image::{self, Manifest},
     media_types,
 };
 
-use crate::{index::to_json, options::ExportOptions, plan::blob_name};
+use crate::{
+    index::to_json,
+    options::ExportOptions,
+    plan::{Wanted, blob_name},
+};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -28,23 +32,28 @@ struct Entry {
 pub(crate) struct Entries(BTreeMap<String, Entry>);
 
 impl Entries {
-    /// Adds what Docker is to see of an image, if anything. `has` tells whether a blob is in the archive.
+    /// Adds what Docker is to see of an image, and tells whether there is anything. `has` tells whether a blob is in the archive.
     pub(crate) async fn add(
         &mut self,
         provider: &dyn Provider,
-        image: &Image,
+        image: &Wanted,
         options: &ExportOptions,
         has: impl Fn(&Digest) -> bool + Sync,
-    ) -> Result<()> {
-        let Some(manifest) = best(provider, image, options, has).await? else { return Ok(()) };
+    ) -> Result<bool> {
+        let Some(manifest) = best(provider, image, options, has).await? else { return Ok(false) };
         let config = blob_name(&manifest.config()?.digest);
         let entry = self.0.entry(config).or_insert_with_key(|config| Entry {
             config: config.clone(),
             repo_tags: BTreeSet::new(),
             layers: manifest.layers().map(|layer| blob_name(&layer.digest)).collect(),
         });
-        entry.repo_tags.extend(repo_tag(&image.name));
-        Ok(())
+        entry.repo_tags.extend(image.full_name().and_then(|name| repo_tag(&name)));
+        Ok(true)
+    }
+
+    /// The names of all configs and layers.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        self.0.values().flat_map(|entry| entry.layers.iter().chain([&entry.config])).cloned().collect()
     }
 
     /// The text of `manifest.json`; `None` where there is nothing for Docker.
@@ -63,11 +72,11 @@ fn repo_tag(name: &str) -> Option<String> {
 /// The best manifest of the selection; of all platforms the host's, else the first that Docker can load.
 async fn best(
     provider: &dyn Provider,
-    image: &Image,
+    image: &Wanted,
     options: &ExportOptions,
     has: impl Fn(&Digest) -> bool + Sync,
 ) -> Result<Option<Manifest>> {
-    let (target, catalogue) = (&image.target, &options.catalogue);
+    let (target, catalogue) = (&image.entry, &options.catalogue);
     let fits = |manifest: &Manifest| is_loadable(manifest) && is_whole(manifest, &has);
     let host = Selection::host();
     let selection = if options.selection.is_all() { &host } else { &options.selection };

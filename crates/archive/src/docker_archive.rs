@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use wharf_content::{
-    CommitOptions, Descriptor, Digest, Error, Result, ResultExt, Store, read_blob, write_blob,
+    CommitOptions, Descriptor, Digest, Error, Ingester, Provider, Result, ResultExt, read_blob, write_blob,
 };
 use wharf_images::{
     Reference,
@@ -57,13 +57,19 @@ struct Entry {
 /// `InvalidArgument` for a manifest.json or a config that is malformed, or tags that are no names; `NotFound` for a config or layer that
 /// the archive does not have; `FailedPrecondition` for layers that are not those of the config; `ResourceExhausted` for too many images
 /// or layers.
-pub(crate) async fn images(contents: &Contents, store: &dyn Store) -> Result<Option<Vec<Descriptor>>> {
-    let Some(text) = contents.read(store, "manifest.json", MAX_DOCUMENT_LEN).await? else { return Ok(None) };
+pub(crate) async fn images(
+    contents: &Contents,
+    provider: &dyn Provider,
+    ingester: &dyn Ingester,
+) -> Result<Option<Vec<Descriptor>>> {
+    let Some(text) = contents.read(provider, "manifest.json", MAX_DOCUMENT_LEN).await? else {
+        return Ok(None);
+    };
     let mut images = Vec::new();
     let entries = parse(&text).context(|| "cannot read manifest.json of the archive")?;
     check_count(entries.iter().map(|entry| entry.repo_tags.as_ref().map_or(1, Vec::len).max(1)).sum())?;
     check_layers(entries.iter().map(|entry| entry.layers.as_ref().map_or(0, Vec::len)).sum())?;
-    let mut manifests = Manifests::new(contents, store);
+    let mut manifests = Manifests::new(contents, provider, ingester);
     for entry in entries {
         let target = manifests
             .write(&entry)
@@ -125,7 +131,8 @@ struct Config {
 #[derive(Debug)]
 struct Manifests<'a> {
     contents: &'a Contents,
-    store: &'a dyn Store,
+    provider: &'a dyn Provider,
+    ingester: &'a dyn Ingester,
     /// Only configs of as many layers as their entry names, so that [`MAX_LAYERS`] is a limit of these, too.
     configs: HashMap<Digest, Arc<Config>>,
     compressions: HashMap<Digest, Compression>,
@@ -133,10 +140,11 @@ struct Manifests<'a> {
 }
 
 impl<'a> Manifests<'a> {
-    fn new(contents: &'a Contents, store: &'a dyn Store) -> Self {
+    fn new(contents: &'a Contents, provider: &'a dyn Provider, ingester: &'a dyn Ingester) -> Self {
         Self {
             contents,
-            store,
+            provider,
+            ingester,
             configs: HashMap::new(),
             compressions: HashMap::new(),
             written: HashSet::new(),
@@ -165,7 +173,7 @@ impl<'a> Manifests<'a> {
         let mut target = Descriptor::of(media_type, &text);
         if !self.written.contains(&target.digest) {
             let reference = format!("import-{}", target.digest);
-            write_blob(self.store, &reference, &target, text.into(), CommitOptions::default()).await?;
+            write_blob(self.ingester, &reference, &target, text.into(), CommitOptions::default()).await?;
             self.written.insert(target.digest.clone());
         }
         target.platform.clone_from(&read.platform);
@@ -178,7 +186,7 @@ impl<'a> Manifests<'a> {
         let read = if let Some(known) = &known {
             Arc::clone(known)
         } else {
-            let bytes = read_blob(self.store, config, MAX_CONFIG_LEN).await?;
+            let bytes = read_blob(self.provider, config, MAX_CONFIG_LEN).await?;
             let (diff_ids, platform) = (image::rootfs(&bytes)?, image::platform_of_config(&bytes));
             Arc::new(Config { diff_ids, platform })
         };
@@ -201,7 +209,7 @@ impl<'a> Manifests<'a> {
         let compression = if let Some(known) = self.compressions.get(&layer.digest) {
             *known
         } else {
-            let found = sniff(&self.store.reader(&layer).await?.read_at(0, 4).await?);
+            let found = sniff(&self.provider.reader(&layer).await?.read_at(0, 4).await?);
             self.compressions.insert(layer.digest.clone(), found);
             found
         };
@@ -280,7 +288,7 @@ mod tests {
         }
         let [entry, short] = [r#"[{"Config":"c","Layers":["l"]}]"#, r#"[{"Config":"c"}]"#]
             .map(|text| parse(text.as_bytes()).expect("a list").remove(0));
-        let mut manifests = Manifests::new(&contents, &store);
+        let mut manifests = Manifests::new(&contents, &store, &store);
         let first = manifests.write(&entry).await.expect("writes");
         assert_eq!(first.platform, wharf_platforms::parse("linux/arm64").ok());
         // What cannot be read again is not read again.
@@ -290,7 +298,7 @@ mod tests {
         assert_eq!(manifests.write(&entry).await.expect("knows them"), first);
         let error = manifests.write(&short).await.expect_err("not its layers");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-        let error = Manifests::new(&contents, &store).write(&entry).await.expect_err("reads them");
+        let error = Manifests::new(&contents, &store, &store).write(&entry).await.expect_err("reads them");
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

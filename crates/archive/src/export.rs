@@ -10,6 +10,7 @@ use wharf_content::{Error, Provider, Result, ResultExt, blocking};
 use wharf_images::Image;
 
 use crate::{
+    compress::Compressed,
     destination::Destination,
     format::{ArchiveFormat, ArchiveFormats, Exported, Output},
     options::ExportOptions,
@@ -36,7 +37,10 @@ pub async fn export(
     options: &ExportOptions,
     output: &mut Output<'_>,
 ) -> Result<Exported> {
-    let exported = format(options)?.export(provider, images, options, output).await?;
+    let format = format(options)?;
+    let mut output = Compressed::new(output, options.compression)?;
+    let mut exported = format.export(provider, images, options, &mut output).await?;
+    exported.len = output.finish().await.context(|| "cannot write the archive")?;
     output.flush().await.context(|| "cannot write the archive")?;
     Ok(exported)
 }

@@ -8,10 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use wharf_content::{Error, ErrorKind, Labels, LeasedStore, Result, ResultExt, Store, blocking};
+use wharf_content::{Descriptor, Error, ErrorKind, Labels, LeasedStore, Result, ResultExt, Store, blocking};
 use wharf_images::{Image, ImageStore, progress::Event, record};
 
 use crate::{
+    bring,
     compression::peek,
     decompress::{self, stream_error},
     format::{ArchiveFormat, ArchiveFormats, HEAD_LEN, Input, Sniff},
@@ -30,7 +31,7 @@ use crate::{
 /// # Errors
 /// Nothing is recorded then, and images of the store are as they were, unless the record of one of several fails.
 /// - `InvalidArgument`: no archive of images; one that is malformed or can be read in two ways; images without a full name; a base name
-///   that is none; a path that is a directory
+///   that is none
 /// - `NotFound`: parts that neither the archive nor the store has, naming them; a platform that an image does not have
 /// - `FailedPrecondition`: content of another digest or size than was promised
 /// - `DataLoss`: an archive that was cut short
@@ -60,7 +61,7 @@ pub async fn import(
     Ok(imported)
 }
 
-/// Imports the archive that `path` leads to, which may be a FIFO or a device.
+/// Imports the archive that `path` leads to, which may be a FIFO or a device, or the OCI image layout in the directory that it leads to.
 ///
 /// # Errors
 /// As [`import`]; `NotFound` when there is no such file.
@@ -74,15 +75,36 @@ pub async fn import_from_file(
     options: &ImportOptions,
 ) -> Result<Vec<Image>> {
     let path = path.into();
+    let looked_at = path.clone();
+    if blocking::run(move || Ok(looked_at.is_dir())).await? {
+        return Box::pin(import_directory(&path, store, images, options)).await;
+    }
     let file = blocking::run(move || open(&path)).await?;
     import(store, images, file, options).await
 }
 
+/// Imports the layout in a directory.
+async fn import_directory(
+    path: &Path,
+    store: Arc<dyn Store>,
+    images: &dyn ImageStore,
+    options: &ImportOptions,
+) -> Result<Vec<Image>> {
+    naming::check_base(options)?;
+    let leased = LeasedStore::hold(store, Labels::new()).await?;
+    let imported = async {
+        let entries = bring::images(path, Arc::clone(&leased) as Arc<dyn Store>, options).await?;
+        record_entries(&leased, images, entries, options).await
+    };
+    let imported = imported.await;
+    let released = leased.release().await;
+    let imported = imported?;
+    released?;
+    Ok(imported)
+}
+
 fn open(path: &Path) -> Result<File> {
     let cannot = || format!("cannot read the archive {}", path.display());
-    if path.is_dir() {
-        return Err(Error::invalid_argument(format!("{}: it is a directory", cannot())));
-    }
     File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::not_found(format!("{}: there is no such file", cannot())),
         _ => Error::io(cannot(), error),
@@ -100,7 +122,18 @@ async fn under_lease(
         blocking::run(move || sniff(input, &options)).await?
     };
     let store = Arc::clone(leased) as Arc<dyn Store>;
-    let entries = format.import(Arc::clone(&store), input, options).await?;
+    let entries = format.import(store, input, options).await?;
+    record_entries(leased, images, entries, options).await
+}
+
+/// Looks through the images that were described, and records them.
+async fn record_entries(
+    leased: &Arc<LeasedStore>,
+    images: &dyn ImageStore,
+    entries: Vec<Descriptor>,
+    options: &ImportOptions,
+) -> Result<Vec<Image>> {
+    let store = Arc::clone(leased) as Arc<dyn Store>;
     let named = naming::name(entries, options)?;
     if !named.unnamed.is_empty() {
         let unnamed = naming::list(&named.unnamed);

@@ -7,11 +7,13 @@ use wharf_images::{
     sqlite::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME},
 };
 
+use crate::plan::Wanted;
+
 /// The whole file `oci-layout` (OCI image specification, `image-layout.md`).
 pub(crate) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The text of `index.json`: an image index with an entry for each image, in the order given.
-pub(crate) fn index_json(images: &[&Image]) -> Result<Vec<u8>> {
+pub(crate) fn index_json(images: &[Wanted]) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index {
@@ -19,17 +21,14 @@ pub(crate) fn index_json(images: &[&Image]) -> Result<Vec<u8>> {
         media_type: &'static str,
         manifests: Vec<Descriptor>,
     }
-    let manifests = images
-        .iter()
-        .map(|image| {
-            image
-                .target
-                .clone()
-                .with_annotation(ANNOTATION_IMAGE_NAME, &image.name)
-                .with_annotation(ANNOTATION_REF_NAME, ref_name(&image.name))
-        })
-        .collect();
+    let manifests = images.iter().map(|image| image.entry.clone()).collect();
     to_json(&Index { schema_version: 2, media_type: media_types::OCI_INDEX, manifests })
+}
+
+/// The entry of an image.
+pub(crate) fn entry(image: &Image) -> Descriptor {
+    let entry = image.target.clone().with_annotation(ANNOTATION_IMAGE_NAME, &image.name);
+    entry.with_annotation(ANNOTATION_REF_NAME, ref_name(&image.name))
 }
 
 /// What tools choose an image by: its tag, its digest where there is no tag, else the name as it is.

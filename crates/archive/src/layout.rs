@@ -1,5 +1,6 @@
 //! An archive as an OCI image layout: `oci-layout` says so, `index.json` names the images (OCI image specification, `image-layout.md`).
 
+use bytes::Bytes;
 use serde::Deserialize;
 use wharf_content::{Catalogue, Descriptor, Error, Provider, Result, ResultExt};
 use wharf_images::{children::decode_bytes, decode::ManifestDecoders, media_types};
@@ -25,16 +26,28 @@ pub(crate) async fn images(
     let index = contents.read(provider, "index.json", MAX_DOCUMENT_LEN).await?.ok_or_else(|| {
         Error::invalid_argument("the archive is an OCI image layout without its index.json: it is not whole")
     })?;
+    entries(index, catalogue).await.map(Some)
+}
+
+/// What the text of an `index.json` lists.
+///
+/// # Errors
+/// `InvalidArgument` where it is malformed.
+pub(crate) async fn entries(index: Bytes, catalogue: &Catalogue) -> Result<Vec<Descriptor>> {
     let descriptor = Descriptor::of(media_types::OCI_INDEX, &index);
     let decoder = catalogue.find::<ManifestDecoders>(media_types::OCI_INDEX)?;
     let decoder = decoder.ok_or_else(|| Error::not_implemented("nothing here reads an OCI index"))?;
     let decoded = decode_bytes(decoder, &descriptor, index, catalogue)
         .await
         .context(|| "cannot read index.json of the archive")?;
-    Ok(Some(decoded.descriptors()))
+    Ok(decoded.descriptors())
 }
 
-fn check_version(marker: &[u8]) -> Result<()> {
+/// Checks what `oci-layout` says.
+///
+/// # Errors
+/// `InvalidArgument` for another version.
+pub(crate) fn check_version(marker: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Marker {

@@ -11,6 +11,33 @@ use wharf_images::{
 /// The format of an export that names none.
 pub const DEFAULT_FORMAT: &str = "oci-archive";
 
+/// The format of an archive that is for Docker alone: its `manifest.json` with configs and layers, and no layout.
+pub const DOCKER_FORMAT: &str = "docker-archive";
+
+/// What an export does where the store lacks a part of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// It fails and names what is missing.
+    #[default]
+    Fail,
+    /// It leaves out what is missing, with a warning. An image whose own manifest or index is missing is an error in any case.
+    LeaveOut,
+}
+
+/// How a whole archive is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveCompression {
+    /// Not at all: layers are compressed already.
+    #[default]
+    None,
+    /// With gzip (RFC 1952), without name and time.
+    Gzip,
+    /// With zstd (RFC 8878).
+    Zstd,
+}
+
 /// How images are exported.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -24,6 +51,10 @@ pub struct ExportOptions {
     /// Whether layers that may not be distributed are left out, present or not. By default they are parts like all others:
     /// exported, and an error where they are missing.
     pub skip_non_distributable: bool,
+    /// What is done where the store lacks a part of an image.
+    pub missing: Missing,
+    /// How the whole archive is compressed; not at all by default.
+    pub compression: ArchiveCompression,
     /// Whether a media type that no decoder knows is an error, `FailedPrecondition`. By default such content is kept whole.
     pub strict_types: bool,
     /// The catalogue of formats and decoders; what is linked by default.
@@ -41,6 +72,8 @@ impl Default for ExportOptions {
             selection: Selection::host(),
             docker_manifest: true,
             skip_non_distributable: false,
+            missing: Missing::Fail,
+            compression: ArchiveCompression::None,
             strict_types: false,
             catalogue: Catalogue::linked().clone(),
             limits: Limits::default(),
@@ -81,6 +114,20 @@ impl ExportOptions {
     #[must_use]
     pub fn skipping_non_distributable(mut self) -> Self {
         self.skip_non_distributable = true;
+        self
+    }
+
+    /// Leaves out what the store lacks. The image's documents still name it. An image that lacks a layer is not in `manifest.json`.
+    #[must_use]
+    pub fn skipping_missing(mut self) -> Self {
+        self.missing = Missing::LeaveOut;
+        self
+    }
+
+    /// Compresses the whole archive. The same images give the same bytes still, as long as the same version of this program writes them.
+    #[must_use]
+    pub fn with_compression(mut self, compression: ArchiveCompression) -> Self {
+        self.compression = compression;
         self
     }
 

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use wharf_content::{Descriptor, Error, ErrorKind, Provider, Result};
-use wharf_images::{Children, Flow, Handler, Image, image, media_types, walk};
+use wharf_images::{Children, Flow, Handler, image, media_types, walk};
 
 use crate::options::ExportOptions;
 
@@ -33,22 +33,22 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Finds the parts of `image` for the platforms that `children` choose.
+    /// Finds the parts of the image `target` for the platforms that `children` choose.
     pub(crate) async fn find(
         provider: &Arc<dyn Provider>,
-        image: &Image,
+        target: &Descriptor,
         children: &Arc<Children>,
         options: &ExportOptions,
     ) -> Result<Self> {
         let (selection, catalogue) = (&options.selection, &options.catalogue);
-        image::check_platform(provider.as_ref(), &image.target, selection, catalogue).await?;
+        image::check_platform(provider.as_ref(), target, selection, catalogue).await?;
         let finder = Finder {
             provider: Arc::clone(provider),
             children: Arc::clone(children),
             skip_non_distributable: options.skip_non_distributable,
             parts: Mutex::default(),
         };
-        walk(&finder, std::slice::from_ref(&image.target), options.limits).await?;
+        walk(&finder, std::slice::from_ref(target), options.limits).await?;
         let parts = mem::take(&mut *finder.parts());
         Ok(parts)
     }

@@ -252,6 +252,28 @@ pub(crate) enum Command {
     Export(command::export::Export),
     /// Take in the images of an archive
     Import(command::import::Import),
+    /// Unpack an image into the store's layers, or into a directory
+    #[cfg(target_os = "linux")]
+    Unpack(command::unpack::Unpack),
+    /// Mount an image on a directory
+    #[cfg(target_os = "linux")]
+    Mount(command::mount::Mount),
+    /// End a mount of an image
+    #[cfg(target_os = "linux")]
+    #[command(visible_alias = "umount")]
+    Unmount(command::mount::Unmount),
+    /// Make a bundle of an image, for an OCI runtime
+    #[cfg(target_os = "linux")]
+    Bundle(command::bundle::Bundle),
+    /// Run an image in a container, by an OCI runtime
+    #[cfg(target_os = "linux")]
+    Run(command::run::Run),
+    /// List the files of an image, with the layer that each is from
+    #[cfg(target_os = "linux")]
+    LsFiles(command::files::LsFiles),
+    /// Print a file of an image
+    #[cfg(target_os = "linux")]
+    Cat(command::files::Cat),
     /// Look after the store's blobs and ingests themselves
     #[command(subcommand, visible_alias = "c")]
     Content(command::content::Content),

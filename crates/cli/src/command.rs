@@ -1,11 +1,15 @@
 //! The commands, one module each.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod bundle;
 pub(crate) mod completion;
 pub(crate) mod content;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod digest;
 pub(crate) mod export;
+#[cfg(target_os = "linux")]
+pub(crate) mod files;
 pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod import;
@@ -13,15 +17,21 @@ pub(crate) mod inspect;
 pub(crate) mod lease;
 pub(crate) mod login;
 pub(crate) mod logout;
+#[cfg(target_os = "linux")]
+pub(crate) mod mount;
 pub(crate) mod platform;
 pub(crate) mod plugins;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod raw;
 pub(crate) mod referrers;
+#[cfg(target_os = "linux")]
+pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod tags;
 pub(crate) mod tree;
+#[cfg(target_os = "linux")]
+pub(crate) mod unpack;
 pub(crate) mod verify;
 pub(crate) mod version;
 
@@ -32,6 +42,10 @@ use crate::{args::Command, context::Context};
 impl Command {
     /// Whether the command takes a signal for the order to finish, and is not simply dropped.
     pub(crate) fn ends_when_signalled(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if matches!(self, Self::Run(_)) {
+            return true;
+        }
         matches!(self, Self::Serve(_))
     }
 }
@@ -58,6 +72,20 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Logout(command) => command.run().await,
         Command::Export(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
+        #[cfg(target_os = "linux")]
+        Command::Unpack(command) => Box::pin(command.run(context)).await,
+        #[cfg(target_os = "linux")]
+        Command::Mount(command) => Box::pin(command.run(context)).await,
+        #[cfg(target_os = "linux")]
+        Command::Unmount(command) => command.run(context).await,
+        #[cfg(target_os = "linux")]
+        Command::Bundle(command) => Box::pin(command.run(context)).await,
+        #[cfg(target_os = "linux")]
+        Command::Run(command) => Box::pin(command.run(context)).await,
+        #[cfg(target_os = "linux")]
+        Command::LsFiles(command) => Box::pin(command.run(context)).await,
+        #[cfg(target_os = "linux")]
+        Command::Cat(command) => Box::pin(command.run(context)).await,
         Command::Content(command) => command.run(context).await,
         Command::Serve(command) => command.run(context).await,
         Command::Gc(command) => command.run(context).await,

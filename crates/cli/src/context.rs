@@ -5,22 +5,28 @@ use std::{
     env,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
-    sync::Arc,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
 use clap::Args;
 use tokio::sync::OnceCell;
 use wharf_content::{
-    Catalogue, Descriptor, Error, ErrorKind, MemoryStore, Provider, Result, Store, url::open_store,
+    Catalogue, Descriptor, Error, ErrorKind, MemoryStore, Provider, Result, Store,
+    gc::{CollectOptions, Collected},
+    url::open_store,
 };
 use wharf_images::{
-    Image, ImageStore, Reference, Selection, image_store,
-    reference::{DEFAULT_TRANSPORT, split_transport},
-    transport::{Resolved, Resolver, TransportOptions, Transports},
+    Image, ImageStore, Reference, Selection, collect_with, image_store,
+    reference::{DEFAULT_TRANSPORT, Location, split_transport},
+    transport::{Fetcher, Resolved, Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{
-    LazyProvider, Portion, StoreResolver,
+    LazyProvider, Portion, StoreResolver, StreamedProvider,
     credentials::Audience,
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, Split, default_hosts_dirs},
 };
@@ -41,6 +47,8 @@ pub(crate) struct Context {
     opened: OnceCell<Opened>,
     /// What all settings are made of, so that whatever the command does it asks a host no more than is polite.
     registries: RegistrySettings,
+    /// What the program exits with when all is done, where that is not 0.
+    exit: AtomicU8,
 }
 
 struct Opened {
@@ -50,7 +58,23 @@ struct Opened {
 
 impl Context {
     pub(crate) fn new(global: Global, catalogue: Catalogue) -> Self {
-        Self { global, catalogue, opened: OnceCell::new(), registries: RegistrySettings::new() }
+        Self {
+            global,
+            catalogue,
+            opened: OnceCell::new(),
+            registries: RegistrySettings::new(),
+            exit: AtomicU8::new(0),
+        }
+    }
+
+    /// Exits with a code that is another program's, when all is done.
+    pub(crate) fn exit_with(&self, code: u8) {
+        self.exit.store(code, Ordering::Relaxed);
+    }
+
+    /// What the program exits with when all is done.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.exit.load(Ordering::Relaxed).into()
     }
 
     async fn opened(&self) -> Result<&Opened> {
@@ -76,6 +100,22 @@ impl Context {
     /// The image records of the store.
     pub(crate) async fn images(&self) -> Result<Arc<dyn ImageStore>> {
         Ok(Arc::clone(&self.opened().await?.images))
+    }
+
+    /// Removes what nothing keeps, unpacked layers too.
+    pub(crate) async fn collect(&self, options: &CollectOptions) -> Result<Vec<Collected>> {
+        let store = self.store().await?;
+        #[cfg(target_os = "linux")]
+        if !options.is_dry_run {
+            wharf_archive::mount::forget_ended(store.as_ref()).await?;
+        }
+        #[cfg(target_os = "linux")]
+        match wharf_archive::LayerStore::of(store.as_ref()) {
+            Ok(layers) => return collect_with(store.as_ref(), &[&layers], options).await,
+            Err(error) if error.kind() == ErrorKind::NotImplemented => {}
+            Err(error) => return Err(error),
+        }
+        collect_with(store.as_ref(), &[], options).await
     }
 
     /// Where the store is: as the user says, else in the user's data directory.
@@ -173,14 +213,13 @@ impl Context {
         settings: RegistrySettings,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        let mut known = self.catalogue.keys::<Transports>();
-        known.push(STORE_SCHEME.into());
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        let location = split_transport(typed, &known)?;
+        let location = self.location(typed)?;
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
-        let domain = Reference::parse(location.rest).ok().map(|reference| reference.domain().to_owned());
+        // Elsewhere names are not those of registries.
+        let reference = (location.scheme == DEFAULT_TRANSPORT).then(|| Reference::parse(location.rest).ok());
+        let domain = reference.flatten().map(|reference| reference.domain().to_owned());
         let settings =
             settings.with_credentials(credentials::sources(registry, domain.as_deref(), &self.catalogue)?);
         Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
@@ -350,6 +389,21 @@ pub(crate) struct View {
     pub(crate) provider: Arc<dyn Provider>,
     /// The record, where the image is in the store.
     pub(crate) image: Option<Image>,
+    /// What fetches it, where it is at a remote place.
+    pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
+}
+
+impl View {
+    /// The image for who reads whole layers: those of a remote image flow by and are kept nowhere.
+    pub(crate) fn streamed(&self, catalogue: &Catalogue) -> Arc<dyn Provider> {
+        let documents = Arc::clone(&self.provider);
+        match &self.fetcher {
+            Some(fetcher) => {
+                Arc::new(StreamedProvider::new(documents, Arc::clone(fetcher), catalogue.clone()))
+            }
+            None => documents,
+        }
+    }
 }
 
 /// An image to look at, and where to look for it.
@@ -390,7 +444,7 @@ impl Context {
 
     /// [`Context::view`] of a name that is given elsewhere.
     pub(crate) async fn view_at(&self, typed: &str, place: &PlaceArgs) -> Result<View> {
-        if !place.remote {
+        if !place.remote && !self.is_file_like(typed) {
             match self.local_view(typed).await {
                 Err(error)
                     if error.kind() == ErrorKind::NotFound
@@ -403,19 +457,50 @@ impl Context {
         self.remote_view(resolver.as_ref(), &rest).await
     }
 
+    /// Whether a name begins with the prefix of a place that is neither the store nor a registry, such as a layout in a directory.
+    pub(crate) fn is_file_like(&self, typed: &str) -> bool {
+        self.location(typed)
+            .is_ok_and(|location| !matches!(location.scheme, DEFAULT_TRANSPORT | STORE_SCHEME))
+    }
+
+    /// Which transport a name is of, as far as its prefix tells.
+    fn location<'a>(&self, typed: &'a str) -> Result<Location<'a>> {
+        let mut known = self.catalogue.keys::<Transports>();
+        known.push(STORE_SCHEME.into());
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        split_transport(typed, &known)
+    }
+
+    /// An image in a file or a directory, read in place.
+    pub(crate) async fn in_place(&self, typed: &str) -> Result<View> {
+        let Location { scheme, rest, .. } = self.location(typed)?;
+        let transport = self.catalogue.find::<Transports>(scheme)?;
+        let transport = transport
+            .ok_or_else(|| Error::invalid_argument(format!("this program has no transport {scheme:?}")))?;
+        let resolver = transport.resolver(&TransportOptions::new().with_catalogue(self.catalogue.clone()))?;
+        let Resolved { name, descriptor, .. } = resolver.resolve(rest).await?;
+        let provider = resolver.fetcher(&name).await?.local().ok_or_else(|| {
+            Error::not_implemented(format!(
+                "{typed:?} is not read in place: pull it, or copy it to store:NAME"
+            ))
+        })?;
+        Ok(View { name, target: descriptor, provider, image: None, fetcher: None })
+    }
+
     /// An image at a remote place. What is looked into is fetched then; resolving is all that is done here.
     pub(crate) async fn remote_view(&self, resolver: &dyn Resolver, name: &str) -> Result<View> {
         let Resolved { name, descriptor, .. } = resolver.resolve(name).await?;
         let fetcher = resolver.fetcher(&name).await?;
-        let provider =
-            Arc::new(LazyProvider::new(Arc::new(MemoryStore::new()), fetcher, self.catalogue.clone()));
-        Ok(View { name, target: descriptor, provider, image: None })
+        let documents = Arc::new(MemoryStore::new());
+        let provider = Arc::new(LazyProvider::new(documents, Arc::clone(&fetcher), self.catalogue.clone()));
+        Ok(View { name, target: descriptor, provider, image: None, fetcher: Some(fetcher) })
     }
 
     /// An image of the store.
     pub(crate) async fn local_view(&self, typed: &str) -> Result<View> {
         let image = self.image(typed).await?;
         let provider = self.provider().await?;
-        Ok(View { name: image.name.clone(), target: image.target.clone(), provider, image: Some(image) })
+        let (name, target) = (image.name.clone(), image.target.clone());
+        Ok(View { name, target, provider, image: Some(image), fetcher: None })
     }
 }

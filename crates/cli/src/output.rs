@@ -30,7 +30,7 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
 
 /// Escapes in a JSON document, as JSON does it, what could steer a terminal. The document's own line breaks stay: those in strings are
 /// escaped already.
-fn escape_json(document: &str) -> String {
+pub(crate) fn escape_json(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len());
     for c in document.chars() {
         if c != '\n' && is_harmful(c) {

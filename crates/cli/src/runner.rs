@@ -101,7 +101,7 @@ impl Runner {
         // Blocking threads that still write are waited for no longer: their ingests are resumed by the next run.
         runtime.shutdown_background();
         match outcome {
-            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Ok(())) => context.exit_code(),
             Ok(Err(error)) => exit::report(&error, format).into(),
             Err(Interrupted) => interrupted(format),
         }

@@ -43,6 +43,7 @@ impl Target {
         let digest = &self.descriptor.digest;
         match Reference::parse(&self.name) {
             Ok(reference) => reference.with_digest(digest.clone()).full(),
+            Err(_) if self.name.ends_with(digest.as_str()) => self.name.clone(),
             Err(_) => format!("{}@{digest}", self.name),
         }
     }

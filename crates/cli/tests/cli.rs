@@ -129,7 +129,7 @@ async fn exit_codes_and_hints() {
         (vec!["pull", &name, "--platform", "linux/riscv64"], 2, "linux/s390x"),
         (vec!["pull", &name, "--platform", "nonsense/x/y/z"], 3, "nonsense"),
         (vec!["pull", "a/B:1"], 3, "a/B"),
-        (vec!["pull", "oci:/tmp/x"], 3, "docker://"),
+        (vec!["pull", "ftp:/tmp/x"], 3, "docker://"),
         (vec!["pull", "https://example.com/a"], 3, "https"),
         (vec!["pull"], 3, "REF"),
         (vec!["pull", "--label", "novalue", &name], 3, "KEY=VALUE"),

@@ -152,7 +152,7 @@ async fn mistakes_and_refusals() {
     let absent = format!("{}/x:1", refusing.address());
     for (arguments, code, said) in [
         (vec!["copy", &name], 3, "<DST>"),
-        (vec!["copy", &name, "oci:/tmp/x"], 3, "known are docker://, store:"),
+        (vec!["copy", &name, "ftp:/tmp/x"], 3, "docker-archive:, oci:, oci-archive:, store:"),
         (vec!["copy", &name, "x/B:1"], 3, "x/B"),
         (vec!["copy", "store:nothing:1", &name], 2, "there is no image"),
         (vec!["copy", &name, &name, "--src-plain-http", "--src-tls-verify"], 3, "cannot be used with"),

@@ -194,7 +194,7 @@ async fn what_is_wrong_has_its_exit_code_and_leaves_no_image() {
         (write("text.tar", b"not an archive"), 3, "not an image archive"),
         (write("xz.tar", b"\xfd7zXZ\0 and so on"), 1, "xz -d"),
         (from.path("none.tar"), 2, "no such file"),
-        (from.path(""), 3, "it is a directory"),
+        (from.path(""), 3, "no OCI image layout"),
     ] {
         let error = into.run(&["import", &path]).await.failed(code);
         assert!(error.contains(words), "{error}");

@@ -76,7 +76,7 @@ async fn exit_codes_and_hints() {
     for (arguments, code, said) in [
         (vec!["push", "nothing"], 2, "there is no image"),
         (vec!["push", &name, "a/B:1"], 3, "a/B"),
-        (vec!["push", &name, "oci:/tmp/x"], 3, "docker://"),
+        (vec!["push", &name, "ftp:/tmp/x"], 3, "docker://"),
         (vec!["push", &name, "store:x"], 3, "is in the store already"),
         (vec!["push"], 3, "NAME"),
         (vec!["push", &name, &denied, "--chunk-size", "none"], 3, "16MiB"),

@@ -37,7 +37,7 @@ pub mod sqlite;
 
 pub use artifact::ArtifactDecoder;
 pub use children::{Children, decode, describe};
-pub use collect::collect;
+pub use collect::{collect, collect_with};
 pub use decode::{Child, Decoded, Kind, ManifestDecoder, Role};
 pub use handler::{Chain, Flow, Handler};
 pub use memory::MemoryImages;

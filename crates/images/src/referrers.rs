@@ -166,11 +166,7 @@ async fn look(
 }
 
 /// The subject of a manifest and how the manifest is described as its referrer; `None` where it has no subject.
-pub(crate) fn referrer(
-    mut manifest: Descriptor,
-    bytes: &[u8],
-    decoded: &Decoded,
-) -> Option<(Digest, Descriptor)> {
+pub fn referrer(mut manifest: Descriptor, bytes: &[u8], decoded: &Decoded) -> Option<(Digest, Descriptor)> {
     let subject = decoded.subject.as_ref()?.digest.clone();
     manifest.artifact_type = artifact_type(decoded);
     manifest.annotations =

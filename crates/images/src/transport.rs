@@ -17,7 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use wharf_content::{
-    ByteStream, Catalogue, Descriptor, Digest, Error, Result, copying::Source, plugin::Point,
+    ByteStream, Catalogue, Descriptor, Digest, Error, Provider, Result, copying::Source, plugin::Point,
 };
 
 use crate::{progress::Sink, reference::Reference, referrers::ReferrersProvider};
@@ -32,12 +32,21 @@ pub struct Resolved {
     pub name: String,
     /// The root of the image. Its platform is unknown.
     pub descriptor: Descriptor,
+    /// The name that the place gives the image, where its own names are those of files; it is recorded under that one.
+    pub image_name: Option<String>,
 }
 
 impl Resolved {
     /// Pairs a name and what it means.
     pub fn new(name: impl Into<String>, descriptor: Descriptor) -> Self {
-        Self { name: name.into(), descriptor }
+        Self { name: name.into(), descriptor, image_name: None }
+    }
+
+    /// Sets the name that the place gives the image.
+    #[must_use]
+    pub fn with_image_name(mut self, name: impl Into<String>) -> Self {
+        self.image_name = Some(name.into());
+        self
     }
 }
 
@@ -152,6 +161,11 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// Those of the place. That nobody is known to have it is none.
     async fn origins(&self, _descriptor: &Descriptor, _destination: Option<&str>) -> Result<Vec<String>> {
         Ok(self.repository().map(str::to_owned).into_iter().collect())
+    }
+
+    /// What reads the content in place, where the place is of this machine. Nothing about the bytes may be trusted either.
+    fn local(&self) -> Option<Arc<dyn Provider>> {
+        None
     }
 
     /// Told when nothing more is fetched, so that what was kept for it is let go. Who is cancelled does not tell it.

@@ -12,6 +12,7 @@ pub mod push;
 pub mod repair;
 pub mod source;
 pub mod stored;
+pub mod streamed;
 
 #[cfg(feature = "http")]
 pub mod registry;
@@ -27,6 +28,7 @@ pub use push::{Portion, PushOptions, Pushed, push};
 pub use repair::{RepairOptions, Repaired, repair};
 pub use source::DistributionSource;
 pub use stored::StoreResolver;
+pub use streamed::StreamedProvider;
 
 /// For `register_credential_source!`, so that who uses it needs no dependency on wharf-content.
 #[doc(hidden)]

@@ -8,9 +8,11 @@ mod referrers;
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::Semaphore;
-use wharf_content::{Catalogue, Digest, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store};
+use wharf_content::{
+    Catalogue, Digest, Error, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store,
+};
 use wharf_images::{
-    Chain, Children, Handler, Image, ImageStore, Limits, Selection, dispatch, image,
+    Chain, Children, Handler, Image, ImageStore, Limits, Reference, Selection, dispatch, image,
     labels::LabelKeys,
     progress::{Event, Silent, Sink},
     record,
@@ -248,7 +250,12 @@ async fn pull_resolved(
     options: PullOptions,
 ) -> Result<Image> {
     let sink = Arc::clone(&options.sink);
-    let name = resolved.name;
+    let (name, image_name) = (resolved.name, resolved.image_name);
+    if image_name.is_none() && Reference::parse(&name).is_err() {
+        return Err(Error::invalid_argument(format!(
+            "{name:?} says no name under which the image is recorded: copy it to store:NAME instead"
+        )));
+    }
     // That an image is for other machines is found out before its layers are fetched.
     let ahead = LazyProvider::new(Arc::clone(&store), Arc::clone(&fetcher), options.catalogue.clone())
         .with_sink(Arc::clone(&sink));
@@ -304,7 +311,7 @@ async fn pull_resolved(
         dispatch(handler, vec![root.clone()], Some(limiter), options.limits).await?;
     }
 
-    let image = Image::new(name, root).with_labels(options.labels);
+    let image = Image::new(image_name.unwrap_or(name), root).with_labels(options.labels);
     let name = image.name.clone();
     record::put(images, image).await.context(|| format!("cannot record the image {name}"))
 }

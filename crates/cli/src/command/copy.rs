@@ -16,13 +16,18 @@ use crate::{
     verifiers::VerifierArgs,
 };
 
+/// Where an archive goes to standard output.
+const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Prints the name and the digest of what was copied. Between registries the bytes flow from one to the other and touch no disk; \
 within one registry nothing is moved where it can be mounted. What is at the destination already is not moved again, so that an interrupted \
 copy goes on with the next one. Documents are copied as the bytes that they are, so that every digest stays.\n\n\
-A name without a prefix is at a registry; store:NAME is in the store. Of an image with several platforms everything is copied. With one \
+A name without a prefix is at a registry; store:NAME is in the store, oci:DIR[:TAG] in an OCI image layout, oci-archive:FILE[:TAG] in \
+such a layout as one tar, and docker-archive:FILE[:REF] in one that `docker load` reads, too. An archive is written when all is there; \
+one that is there keeps its other images. Of an image with several platforms everything is copied. With one \
 --platform the manifest of that platform is copied in the place of the index; with several, the index and those platforms only, which \
 many registries refuse.\n\n\
 With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those.\n\n\
@@ -31,7 +36,8 @@ Verifiers are asked unless the image comes out of the store.\n\n\
 Examples:\n  wharf copy busybox:1.37 registry.example.com/mirror/busybox:1.37\n  \
 wharf copy --referrers ghcr.io/owner/image:1.2 localhost:5000/image:1.2\n  \
 wharf copy --platform linux/arm64 busybox store:busybox-arm64\n  \
-wharf copy store:app:1 --dest-tls-verify=false registry.test:5000/app:1"
+wharf copy store:app:1 --dest-tls-verify=false registry.test:5000/app:1\n  \
+wharf copy busybox:1.37 docker-archive:busybox.tar:busybox:1.37"
 )]
 pub(crate) struct Copy {
     /// The image that is copied
@@ -94,8 +100,16 @@ impl Copy {
         progress.finish(outcome.is_ok());
         let copied = outcome?;
         let digest = &copied.target.digest;
+        // Where the archive itself is the datum, nothing else goes to standard output.
+        if STANDARD_OUTPUT.iter().any(|path| to.split(':').next() == Some(*path))
+            && context.is_file_like(&self.destination)
+        {
+            return Ok(());
+        }
         // A transport may have names of another kind.
-        let reference = Reference::parse(&to).ok();
+        let is_file_like = context.is_file_like(&self.destination);
+        let reference = Reference::parse(&to).ok().filter(|_| !is_file_like);
+        let to = if is_file_like { self.destination } else { to };
         match context.global.format {
             Format::Json => output::json(&json!({
                 "name": reference.map_or(to, |reference| reference.full()),

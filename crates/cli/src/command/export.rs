@@ -3,7 +3,10 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
-use wharf_archive::ExportOptions;
+use wharf_archive::{
+    ExportOptions,
+    options::{ArchiveCompression, DOCKER_FORMAT},
+};
 use wharf_content::{Error, Labels, LeasedStore, Provider, Result};
 
 use crate::{
@@ -16,7 +19,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Writes an OCI image layout as a tar archive that also carries Docker's manifest.json. The same images give the \
-same bytes, always.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load"
+same bytes, always.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load\n  \
+wharf export --type oci --compress zstd --all-platforms busybox -o busybox.tar.zst"
 )]
 pub(crate) struct Export {
     /// The images
@@ -28,6 +32,12 @@ pub(crate) struct Export {
     /// What the archive is made for; without it one archive serves both
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Kind>,
+    /// How the whole archive is compressed; layers mostly are already
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Compress::None)]
+    compress: Compress,
+    /// Leave out what the store lacks, and tell what it is
+    #[arg(long)]
+    skip_missing: bool,
     /// Fail if a part has a media type that nothing here knows
     #[arg(long)]
     strict_types: bool,
@@ -39,6 +49,18 @@ pub(crate) struct Export {
 enum Kind {
     /// An OCI image layout without Docker's manifest.json
     Oci,
+    /// Docker's manifest.json, configs and layers without an OCI image layout; of each image one platform
+    Docker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compress {
+    /// Not at all
+    None,
+    /// With gzip
+    Gzip,
+    /// With zstd
+    Zstd,
 }
 
 impl Export {
@@ -59,6 +81,17 @@ impl Export {
         }
         if self.kind == Some(Kind::Oci) {
             options = options.without_docker_manifest();
+        }
+        if self.kind == Some(Kind::Docker) {
+            options = options.with_format(DOCKER_FORMAT);
+        }
+        options = options.with_compression(match self.compress {
+            Compress::None => ArchiveCompression::None,
+            Compress::Gzip => ArchiveCompression::Gzip,
+            Compress::Zstd => ArchiveCompression::Zstd,
+        });
+        if self.skip_missing {
+            options = options.skipping_missing();
         }
         if self.strict_types {
             options = options.with_strict_types();

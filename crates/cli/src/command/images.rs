@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use wharf_content::{Descriptor, ErrorKind, Labels, Result, filter::FilterSet, gc::CollectOptions};
 use wharf_images::{
-    Image, Selection, collect,
+    Image, Selection,
     image::{check, present_platforms},
 };
 
@@ -160,7 +160,7 @@ impl Remove {
         }
         failures.sort(output::names(context.global.format, &removed));
         if self.sync {
-            failures.sort(collect(context.store().await?.as_ref(), &CollectOptions::new()).await);
+            failures.sort(context.collect(&CollectOptions::new()).await);
         }
         failures.finish()
     }

@@ -22,13 +22,13 @@ use crate::{
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Reads OCI image layouts as tar archives and what `docker save` writes; plain, gzip or zstd. Prints the name and the \
+    after_help = "Reads OCI image layouts, as directories and as tar archives, and what `docker save` writes; plain, gzip or zstd. Prints the name and the \
 digest of each image. Takes the platforms that are there, unless some are asked for. Where another image has one of the names, nothing \
 is recorded, and the exit code is 1; --force gives the name to the image of the archive instead.\n\nExamples:\n  wharf import busybox.tar\n  \
 docker save busybox | wharf import\n  wharf import --base-name ghcr.io/owner/image layout.tar.gz"
 )]
 pub(crate) struct Import {
-    /// The archive; `-` is standard input
+    /// The archive, or a directory with an OCI image layout; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     /// The repository of images that the archive only gives a tag, or no name at all

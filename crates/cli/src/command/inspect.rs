@@ -273,7 +273,13 @@ mod tests {
         let note = counting.put(NOTE, &json!([1])).await;
         let manifest = json!({ "schemaVersion": 2, "config": config, "layers": vec![&note; 1000] });
         let target = counting.put(types::OCI_MANIFEST, &manifest).await;
-        let view = View { name: "x".into(), target: target.clone(), provider: counting.clone(), image: None };
+        let view = View {
+            name: "x".into(),
+            target: target.clone(),
+            provider: counting.clone(),
+            image: None,
+            fetcher: None,
+        };
         let decoded = wharf_images::decode(counting.as_ref(), &target, &catalogue()).await.expect("reads");
         let manifest = Manifest::new(target, decoded.expect("a manifest"));
         let chosen = choose(&view, &manifest, &catalogue()).await.expect("an image");

@@ -3,9 +3,15 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use clap::Args;
+#[cfg(target_os = "linux")]
+use wharf_archive::{UnpackOptions, Unpacker};
+#[cfg(target_os = "linux")]
+use wharf_content::{Labels, LeasedStore, Store};
 use wharf_content::{Resource, Result};
 use wharf_images::Selection;
 use wharf_remotes::PullOptions;
+#[cfg(target_os = "linux")]
+use wharf_remotes::pull::Wrapper;
 
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
@@ -14,6 +20,8 @@ use crate::{
     labels, output, progress,
     verifiers::VerifierArgs,
 };
+#[cfg(target_os = "linux")]
+use crate::{command::unpack::tell_left_out, progress::Progress};
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -22,7 +30,7 @@ use crate::{
 Docker's schema 1 is converted to schema 2, and recorded by the digest that it has then.\n\n\
 A verifier is given -name, -digest and -stdin-media-type, and the image's descriptor as JSON on standard input. It has ten seconds, \
 and accepts with exit status 0. At most ten are run, in the order of their names; what others could have changed is not.\n\n\
-Examples:\n  wharf pull busybox\n  wharf pull --platform linux/arm64 ghcr.io/owner/image:1.2\n  \
+Examples:\n  wharf pull busybox\n  wharf pull --unpack busybox\n  wharf pull --platform linux/arm64 ghcr.io/owner/image:1.2\n  \
 wharf pull --all-platforms localhost:5000/image@sha256:…\n  \
 wharf pull --referrers --verifier-dir /etc/wharf/verifiers ghcr.io/owner/image:1.2"
 )]
@@ -51,6 +59,10 @@ pub(crate) struct Pull {
     /// Fail if a part has a media type that nothing here knows, before any layer is fetched
     #[arg(long)]
     strict_types: bool,
+    /// Unpack the layers into the store while they arrive, as `wharf unpack` does; those that are unpacked already are not fetched
+    #[cfg(target_os = "linux")]
+    #[arg(long)]
+    unpack: bool,
     /// Fetch each blob that is longer in ranges of this length, several at once, such as 16MiB [default: only large ones whose stream is
     /// slow]
     #[arg(long, value_name = "SIZE", value_parser = args::length)]
@@ -93,10 +105,24 @@ impl Pull {
         if let Some(verifier) = verifier {
             options = options.with_verifier(verifier);
         }
+        #[cfg(target_os = "linux")]
+        let unpacking =
+            if self.unpack { Some(Unpacking::begin(context, &store, &progress).await?) } else { None };
+        #[cfg(target_os = "linux")]
+        if let Some(unpacking) = &unpacking {
+            options = options.with_wrapper(unpacking.wrapper());
+        }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
         progress.finish(outcome.is_ok());
+        #[cfg(target_os = "linux")]
+        let unpacked = match unpacking {
+            Some(unpacking) => unpacking.end().await,
+            None => Ok(()),
+        };
         let image = outcome?;
+        #[cfg(target_os = "linux")]
+        unpacked?;
         let digest = &image.target.digest;
         if let Some(id) = &self.lease {
             lease::leases(store.as_ref())?.add_resource(id, &Resource::Content(digest.clone())).await?;
@@ -107,5 +133,36 @@ impl Pull {
             Format::Text if image.name.contains('@') => output::line(&image.name),
             Format::Text => output::line(&format!("{}@{digest}", image.name)),
         }
+    }
+}
+
+/// What unpacks while the image is pulled.
+#[cfg(target_os = "linux")]
+struct Unpacking {
+    leased: Arc<LeasedStore>,
+    unpacker: Arc<Unpacker>,
+}
+
+#[cfg(target_os = "linux")]
+impl Unpacking {
+    async fn begin(context: &Context, store: &Arc<dyn Store>, progress: &Progress) -> Result<Self> {
+        let leased = LeasedStore::hold(Arc::clone(store), Labels::new()).await?;
+        let options =
+            UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
+        let unpacker = Unpacker::new(Arc::clone(&leased), options)?;
+        Ok(Self { leased, unpacker })
+    }
+
+    fn wrapper(&self) -> Wrapper {
+        let unpacker = Arc::clone(&self.unpacker);
+        Arc::new(move |handler| unpacker.wrap(handler))
+    }
+
+    /// The image's record is written by now, and its config keeps the layers.
+    async fn end(self) -> Result<()> {
+        for unpacked in self.unpacker.unpacked() {
+            tell_left_out(&unpacked.left_out);
+        }
+        self.leased.release().await
     }
 }

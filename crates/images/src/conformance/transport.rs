@@ -38,12 +38,28 @@ pub struct Subject {
     resolver: Arc<dyn Resolver>,
     base: String,
     guard: Option<Box<dyn Any + Send + Sync>>,
+    malformed: Vec<String>,
 }
+
+/// What is no name in most places.
+const MALFORMED: [&str; 5] = ["", "\0", "a b", "a@sha256:1", "a:b:c/d"];
 
 impl Subject {
     /// A transport whose names are references below `base`: a domain, or a domain and a path.
     pub fn new(resolver: impl Resolver, base: impl Into<String>) -> Self {
-        Self { resolver: Arc::new(resolver), base: base.into(), guard: None }
+        Self {
+            resolver: Arc::new(resolver),
+            base: base.into(),
+            guard: None,
+            malformed: MALFORMED.map(str::to_owned).into(),
+        }
+    }
+
+    /// Says what is no name there, where that is something else than for most: paths may have spaces.
+    #[must_use]
+    pub fn with_malformed_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.malformed = names.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Keeps something, such as a server, until the check of a promise is done.
@@ -77,8 +93,8 @@ where
     let mut outcomes = Vec::new();
     for promise in promises() {
         let failure = match make().await {
-            Ok(Subject { resolver, base, guard }) => {
-                let site = Site { resolver, base };
+            Ok(Subject { resolver, base, guard, malformed }) => {
+                let site = Site { resolver, base, malformed };
                 let checked = async { (promise.check)(site).await.map_err(|failure| failure.0) };
                 let failure = within_limit(checked).await.err();
                 drop(guard);

@@ -24,7 +24,8 @@ use crate::{
 those of which the manifest is in the store.\n\n\
 STATUS is complete, incomplete or unavailable, with how many parts are there and how many the image has; unavailable is one whose own \
 document is not there, error one that cannot be read. SIZE tells the same in bytes. A `+` stands where a document is missing that would \
-tell of more parts. UNPACKED is always `no`: there is nothing yet that unpacks.\n\n\
+tell of more parts. UNPACKED tells whether the layers of the host's platform, or of the one that is asked for, are unpacked in the \
+store, by `wharf unpack NAME` or `wharf pull --unpack`. The blobs of such layers may be missing: what is unpacked already is not fetched.\n\n\
 -q prints the names of the images that are complete. Exits with 5 when one is not; `wharf pull` and `wharf verify --repair` fetch what is missing.\n\n\
 Examples:\n  wharf images check\n  wharf images check --all-platforms busybox\n  wharf images check -q | xargs -r wharf export -o all.tar"
 )]
@@ -147,7 +148,7 @@ impl Row {
             required_bytes: if is_unavailable { None } else { Some(check.required_size()?) },
             at_least,
             missing: check.missing,
-            unpacked: false,
+            unpacked: is_unpacked(context, image, asked).await,
         })
     }
 
@@ -183,9 +184,28 @@ impl Row {
             self.target.digest.to_string(),
             if is_read { format!("{status} ({}/{required}{more})", self.present) } else { status.into() },
             if is_read { format!("{}/{bytes}{more}", output::size(self.present_bytes)) } else { "-".into() },
-            "no".into(),
+            if self.unpacked { "yes" } else { "no" }.into(),
         ]
     }
+}
+
+/// Whether the layers are unpacked of the platform that is asked for, or the host's. What cannot be told is not.
+#[cfg(target_os = "linux")]
+async fn is_unpacked(context: &Context, image: &Image, asked: Option<&Selection>) -> bool {
+    let host = Selection::host();
+    let selection = asked.filter(|asked| !asked.is_all()).unwrap_or(&host);
+    let found = async {
+        let store = context.store().await?;
+        let layers = wharf_archive::LayerStore::of(store.as_ref())?;
+        layers.has_image(store.as_ref(), &image.target, selection, &context.catalogue).await
+    };
+    found.await.unwrap_or(false)
+}
+
+/// Nothing is unpacked here.
+#[cfg(not(target_os = "linux"))]
+async fn is_unpacked(_: &Context, _: &Image, _: Option<&Selection>) -> bool {
+    false
 }
 
 /// The documents that the image lists and nobody pulled: those that are not here beside some that are. Where none is, all are missed.

@@ -231,7 +231,13 @@ mod tests {
         let inner = counting.put(types::OCI_INDEX, &inner).await;
         let outer = json!({ "schemaVersion": 2, "manifests": vec![&inner; 1000] });
         let outer = counting.put(types::OCI_INDEX, &outer).await;
-        let view = View { name: "x".into(), target: outer.clone(), provider: counting.clone(), image: None };
+        let view = View {
+            name: "x".into(),
+            target: outer.clone(),
+            provider: counting.clone(),
+            image: None,
+            fetcher: None,
+        };
         let matcher = wharf_platforms::only(&Platform::new("linux", "arm64"));
         let choices = of_image(&view, &matcher, Catalogue::linked()).await.expect("an image");
         assert_eq!(choices.len(), 1000);

@@ -41,6 +41,7 @@ pub(super) use promise;
 pub(super) struct Site {
     pub(super) resolver: Arc<dyn Resolver>,
     pub(super) base: String,
+    pub(super) malformed: Vec<String>,
 }
 
 /// An image of two blobs.
