@@ -16,5 +16,6 @@ mod runner;
 mod sides;
 mod target;
 mod verifiers;
+mod view;
 
 pub use runner::Runner;

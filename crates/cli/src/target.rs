@@ -1,6 +1,6 @@
 //! What a reference means at its registry, for the commands that ask there first: `digest` and `referrers`.
 //!
-//! Commands that look into an image prefer the store, which is `context::View`'s way.
+//! Commands that look into an image prefer the store, which is `view::View`'s way.
 
 use std::sync::Arc;
 

@@ -12,6 +12,9 @@ use wharf_content::ErrorKind;
 
 use super::*;
 
+mod hiding;
+mod sparse;
+
 /// A layer in the making.
 #[derive(Clone, Default)]
 struct Layer(Vec<u8>);
@@ -294,116 +297,6 @@ fn hard_links_lead_to_files_of_the_tree_only() {
     });
 }
 
-fn lower() -> Layer {
-    Layer::default()
-        .dir("d")
-        .file("d/old", "o")
-        .dir("d/sub")
-        .file("d/sub/old", "o")
-        .dir("e/f")
-        .file("e/f/old", "o")
-        .file("gone", "o")
-}
-
-#[test]
-fn what_a_layer_hides_is_gone_and_what_it_wrote_stays() {
-    for (layer, left) in [
-        (Layer::default().file(".wh.gone", ""), "d/ d/old d/sub/ d/sub/old e/ e/f/ e/f/old"),
-        (Layer::default().file("/./.wh.d", ""), "e/ e/f/ e/f/old gone"),
-        (Layer::default().file("d/.wh..wh..opq", ""), "d/ e/ e/f/ e/f/old gone"),
-        (
-            Layer::default().file("d/new", "n").file("d/sub/new", "n").file("d/.wh..wh..opq", ""),
-            "d/ d/new d/sub/ d/sub/new e/ e/f/ e/f/old gone",
-        ),
-        (
-            Layer::default().file("d/.wh..wh..opq", "").file("d/new", "n").file("d/sub/new", "n"),
-            "d/ d/new d/sub/ d/sub/new e/ e/f/ e/f/old gone",
-        ),
-        // The inner one first, and each twice.
-        (
-            Layer::default()
-                .file("d/sub/new", "n")
-                .file("d/sub/.wh..wh..opq", "")
-                .file("d/.wh..wh..opq", "")
-                .file("d/sub/.wh..wh..opq", "")
-                .file("d/.wh..wh..opq", ""),
-            "d/ d/sub/ d/sub/new e/ e/f/ e/f/old gone",
-        ),
-        // What is left of a directory that nobody wrote is nothing, in either order.
-        (Layer::default().file("e/f/.wh..wh..opq", "").file(".wh.e", ""), "d/ d/old d/sub/ d/sub/old gone"),
-        (Layer::default().file(".wh.e", "").file("e/f/.wh..wh..opq", ""), "d/ d/old d/sub/ d/sub/old gone"),
-        // Hidden and written: in either order it is the new one.
-        (
-            Layer::default().file("gone", "n").file(".wh.gone", ""),
-            "d/ d/old d/sub/ d/sub/old e/ e/f/ e/f/old gone",
-        ),
-        (
-            Layer::default().file(".wh.gone", "").file("gone", "n"),
-            "d/ d/old d/sub/ d/sub/old e/ e/f/ e/f/old gone",
-        ),
-        (Layer::default().dir("d").file("d/new", "n").file(".wh.d", ""), "d/ d/new e/ e/f/ e/f/old gone"),
-        (Layer::default().file(".wh.d", "").dir("d").file("d/new", "n"), "d/ d/new e/ e/f/ e/f/old gone"),
-        // A second name of a file from below spares only itself.
-        (
-            Layer::default().hard("d/again", "d/old").file("d/.wh..wh..opq", ""),
-            "d/ d/again e/ e/f/ e/f/old gone",
-        ),
-        (
-            Layer::default().file("no/.wh.such", "").file("no/.wh..wh..opq", "").file(".wh..wh.plnk", ""),
-            "d/ d/old d/sub/ d/sub/old e/ e/f/ e/f/old gone",
-        ),
-    ] {
-        both(|place| {
-            place.apply(lower()).expect("applies");
-            place.apply(layer.clone()).expect("applies");
-            assert_eq!(place.list().join(" "), left);
-        });
-    }
-}
-
-#[test]
-fn whiteouts_reach_nothing_outside() {
-    both(|place| {
-        let outside = place.outside();
-        place
-            .apply(Layer::default().link("l", &outside).link("v", &format!("{outside}/victim")))
-            .expect("applies");
-        let layer = Layer::default().file("l/.wh.victim", "").file("l/.wh..wh..opq", "").file(".wh.v", "");
-        place.apply(layer).expect("applies");
-        assert_eq!(place.list(), ["l"]);
-        for bad in [".wh.", ".wh..", ".wh...", "l/.wh..."] {
-            let error = place.apply(Layer::default().file(bad, "")).expect_err(bad);
-            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
-        }
-    });
-}
-
-#[test]
-fn a_layer_of_its_own_is_marked_for_overlayfs() {
-    both(|place| {
-        let layer = Layer::default()
-            .file("d/.wh.gone", "")
-            .file("e/.wh..wh..opq", "")
-            .dir("both")
-            .file(".wh.both", "")
-            .file(".wh.again", "")
-            .dir("again")
-            .file(".wh.file", "")
-            .file("file", "n");
-        let options = ApplyOptions::new().with_whiteouts(Whiteouts::UserOverlay);
-        place.apply_with(layer, &options).expect("applies");
-        assert_eq!(place.list(), ["again/", "both/", "d/", "d/gone", "e/", "file"]);
-        let hidden = fs::symlink_metadata(place.root().join("d/gone")).expect("stat");
-        assert!(hidden.file_type().is_char_device() && hidden.rdev() == 0);
-        for (path, is_opaque) in [("e", true), ("both", true), ("again", true), ("d", false)] {
-            let mut value = [0; 4];
-            let found = lgetxattr(place.root().join(path), "user.overlay.opaque", &mut value[..]);
-            assert_eq!(found.is_ok_and(|len| &value[..len] == b"y"), is_opaque, "{path}");
-        }
-        assert_eq!(place.text("file").as_deref(), Some("n"));
-    });
-}
-
 #[test]
 fn what_must_not_be_made_is_left_out_and_told() {
     both(|place| {
@@ -482,95 +375,6 @@ fn what_is_out_of_range_or_unknown_is_refused() {
         let error = apply(&cut.0[..], &place.root(), &ApplyOptions::new()).expect_err("cut short");
         assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
     });
-}
-
-#[test]
-fn sparse_files_of_every_kind() {
-    let mut expected = vec![0; 10_000];
-    expected[100..105].copy_from_slice(b"first");
-    expected[9_000..9_006].copy_from_slice(b"second");
-    let content = b"firstsecond";
-    let map = {
-        let mut map = b"3\n100\n5\n9000\n6\n10000\n0\n".to_vec();
-        map.resize(512, 0);
-        map
-    };
-    let old = |goes_on: bool| {
-        move |header: &mut tar::Header| {
-            header.as_mut_bytes()[257..265].copy_from_slice(b"ustar  \0");
-            header.as_mut_bytes()[345..].fill(0);
-            let block = header.as_mut_bytes();
-            block[386..410].copy_from_slice(b"00000000144\x0000000000005\0");
-            if !goes_on {
-                block[410..434].copy_from_slice(b"00000021450\x0000000000006\0");
-            }
-            block[482] = u8::from(goes_on);
-            block[483..495].copy_from_slice(b"00000023420\0");
-        }
-    };
-    let mut extended = Layer::default().with("s", b'S', b"", old(true));
-    let mut block = [0; 512];
-    block[..24].copy_from_slice(b"00000021450\x0000000000006\0");
-    // The size in the header is that of the content behind the block.
-    extended.0[124..136].copy_from_slice(b"00000000013\0");
-    let sum: u32 =
-        (0..512).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(extended.0[at]) }).sum();
-    extended.0[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    extended.0.extend_from_slice(&block);
-    extended.0.extend_from_slice(content);
-    extended.0.resize(extended.0.len().next_multiple_of(512), 0);
-    let size = ("GNU.sparse.size", &b"10000"[..]);
-    for (form, layer) in [
-        ("old", Layer::default().with("s", b'S', content, old(false))),
-        ("old, extended", extended),
-        (
-            "0.0",
-            Layer::default()
-                .pax(&[
-                    size,
-                    ("GNU.sparse.numblocks", b"2"),
-                    ("GNU.sparse.offset", b"100"),
-                    ("GNU.sparse.numbytes", b"5"),
-                    ("GNU.sparse.offset", b"9000"),
-                    ("GNU.sparse.numbytes", b"6"),
-                ])
-                .entry("s", b'0', content),
-        ),
-        (
-            "0.1",
-            Layer::default()
-                .pax(&[size, ("GNU.sparse.map", b"100,5,9000,6"), ("GNU.sparse.name", b"s")])
-                .entry("GNUSparseFile.1/s", b'0', content),
-        ),
-        (
-            "1.0",
-            Layer::default()
-                .pax(&[
-                    ("GNU.sparse.major", b"1"),
-                    ("GNU.sparse.minor", b"0"),
-                    ("GNU.sparse.name", b"s"),
-                    ("GNU.sparse.realsize", b"10000"),
-                ])
-                .entry("GNUSparseFile.1/s", b'0', &[&map[..], content].concat()),
-        ),
-    ] {
-        let place = Place::new(true);
-        place.apply(layer.file("next", "n")).expect(form);
-        assert_eq!(place.list(), ["next", "s"], "{form}");
-        assert!(fs::read(place.root().join("s")).expect("reads") == expected, "{form}");
-    }
-    for (what, layer) in [
-        (
-            "behind its end",
-            Layer::default().pax(&[size, ("GNU.sparse.map", b"9999,2")]).entry("s", b'0', b"ab"),
-        ),
-        ("as long as", Layer::default().pax(&[size, ("GNU.sparse.map", b"0,3")]).entry("s", b'0', b"ab")),
-        ("sparse in two ways", Layer::default().pax(&[size]).with("s", b'S', content, old(false))),
-        ("no file", Layer::default().pax(&[size]).dir("s")),
-    ] {
-        let error = Place::new(true).apply(layer).expect_err(what);
-        assert!(error.to_string().contains(what), "{what}: {error}");
-    }
 }
 
 #[test]

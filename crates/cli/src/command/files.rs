@@ -15,9 +15,10 @@ use wharf_content::Result;
 
 use crate::{
     args::{Format, PlatformArgs},
-    context::{Context, LookArgs},
+    context::Context,
     exit,
     output::{self, escape, escape_json},
+    view::LookArgs,
 };
 
 /// Arguments of `ls-files`.

@@ -12,9 +12,10 @@ use wharf_images::{
 use super::tree::Readings;
 use crate::{
     args::{Format, PlatformArgs},
-    context::{Context, LookArgs, View},
+    context::Context,
     node::{self, Place, Said, cut},
     output::{self, escape},
+    view::{LookArgs, View},
 };
 
 /// Arguments of `inspect`.

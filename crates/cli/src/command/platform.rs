@@ -11,8 +11,9 @@ use wharf_platforms::{Only, format_all};
 
 use crate::{
     args::Format,
-    context::{Context, PlaceArgs, View},
+    context::Context,
     output::{self, escape},
+    view::{PlaceArgs, View},
 };
 use choice::Choice;
 

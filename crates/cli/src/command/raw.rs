@@ -8,11 +8,7 @@ use wharf_images::{
     image::{self, MAX_CONFIG_LEN},
 };
 
-use crate::{
-    args::PlatformArgs,
-    context::{Context, LookArgs},
-    output,
-};
+use crate::{args::PlatformArgs, context::Context, output, view::LookArgs};
 
 /// Arguments of `manifest`.
 #[derive(Debug, Args)]

@@ -18,9 +18,10 @@ use wharf_images::{
 
 use crate::{
     args::Format,
-    context::{Context, LookArgs},
+    context::Context,
     node::{self, Place, Said},
     output::{self, escape},
+    view::LookArgs,
 };
 
 /// Arguments of `tree`.

@@ -15,7 +15,7 @@ use wharf_images::{
 };
 use wharf_platforms::{Matcher, Platform, format_all, normalize};
 
-use crate::{context::View, output};
+use crate::{output, view::View};
 
 /// One platform that may be chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
