@@ -1,9 +1,11 @@
 //! `cargo xtask bench push` and `bench copy`: images into docker-registry on loopback, out of a store or from
 //! another docker-registry, by wharf and skopeo.
 //!
-//! Each run goes to a repository that did not exist before, so that everything is sent.
+//! Each run goes to a registry that is new, so that everything is sent: skopeo remembers which registry has which blob,
+//! and would have it mounted from the run before.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
@@ -20,7 +22,7 @@ const TARGETS: &[Target] = &[Target { than: "skopeo", bound: Bound::Below(1.0) }
 
 /// Measures pushes, and prints what came out.
 pub(crate) fn push(rounds: u32, only: Option<&str>, program: Option<&Path>) -> Result<()> {
-    each("push", rounds, only, program, |arena, source, target, shape| {
+    each("push", rounds, only, program, |arena, source, shape| {
         let root = arena.path("store");
         let name = source.image(&shape.reference());
         let mut pull = Tool::new(&arena.wharf).arg("--root").arg(&root).arg("pull").arg(&name);
@@ -28,13 +30,13 @@ pub(crate) fn push(rounds: u32, only: Option<&str>, program: Option<&Path>) -> R
         pull.success()?;
         Tool::new("sync").success()?;
         let layout = format!("oci:{}:{TAG}", arena.path("layout").display());
-        let to = Destination::new(target);
+        let to = Destination::new(arena);
         let runs = arena.contest(&[
             (
                 "wharf",
                 Box::new(|_| {
                     let mut command = arena.wharf(&root);
-                    command.args(["push", &name, &to.next()]);
+                    command.args(["push", &name, &to.next()?]);
                     arena.measure(command)
                 }),
             ),
@@ -47,15 +49,15 @@ pub(crate) fn push(rounds: u32, only: Option<&str>, program: Option<&Path>) -> R
 
 /// Measures copies from registry to registry, and prints what came out.
 pub(crate) fn copy(rounds: u32, only: Option<&str>, program: Option<&Path>) -> Result<()> {
-    each("copy", rounds, only, program, |arena, source, target, shape| {
+    each("copy", rounds, only, program, |arena, source, shape| {
         let from = format!("docker://{}", source.image(&shape.reference()));
-        let to = Destination::new(target);
+        let to = Destination::new(arena);
         let runs = arena.contest(&[
             (
                 "wharf",
                 Box::new(|place| {
                     let mut command = arena.wharf(&place.join("root"));
-                    command.args(["copy", &from, &format!("docker://{}", to.next())]);
+                    command.args(["copy", &from, &format!("docker://{}", to.next()?)]);
                     arena.measure(command)
                 }),
             ),
@@ -68,23 +70,22 @@ pub(crate) fn copy(rounds: u32, only: Option<&str>, program: Option<&Path>) -> R
 
 type Measured = Result<Vec<Runs>>;
 
-/// Makes each image and two registries for it.
+/// Makes each image and a registry that has it.
 fn each(
     what: &str,
     rounds: u32,
     only: Option<&str>,
     program: Option<&Path>,
-    measure: impl Fn(&Arena, &Registry, &Registry, &Shape) -> Measured,
+    measure: impl Fn(&Arena, &Registry, &Shape) -> Measured,
 ) -> Result<()> {
     let shapes = chosen(only)?;
     let arena = Arena::open(rounds, program)?;
     let mut text = String::new();
     for shape in shapes {
         let source = arena.image(&shape)?;
-        let target = arena.registry("target")?;
-        let runs = measure(&arena, &source, &target, &shape)?;
+        let runs = measure(&arena, &source, &shape)?;
         text += &report(&format!("{what}: {}", shape.title), &runs, TARGETS);
-        drop((source, target));
+        drop(source);
         arena.clear()?;
     }
     print!("{text}");
@@ -93,38 +94,48 @@ fn each(
 
 fn by_skopeo<'a>(arena: &'a Arena, from: &'a str, to: &'a Destination<'_>) -> Contender<'a> {
     let run = move |place: &Path| {
-        let target = format!("docker://{}", to.next());
+        let target = format!("docker://{}", to.next()?);
         let tool = skopeo(place).args(["--src-tls-verify=false", "--dest-tls-verify=false", from, &target]);
         arena.measure(tool.into_command())
     };
     ("skopeo", Box::new(run))
 }
 
-/// A registry in which every image goes to a repository of its own.
+/// A registry for each run, which is gone with the next one.
 #[derive(Debug)]
 struct Destination<'a> {
-    registry: &'a Registry,
+    arena: &'a Arena,
+    registry: RefCell<Option<Registry>>,
     count: Cell<u32>,
 }
 
 impl<'a> Destination<'a> {
-    fn new(registry: &'a Registry) -> Self {
-        Self { registry, count: Cell::new(0) }
+    fn new(arena: &'a Arena) -> Self {
+        Self { arena, registry: RefCell::new(None), count: Cell::new(0) }
     }
 
-    fn next(&self) -> String {
+    /// Where the next image goes, when the one before has arrived.
+    fn next(&self) -> Result<String> {
+        self.check()?;
         self.count.set(self.count.get() + 1);
-        self.registry.image(&format!("bench/run-{}:{TAG}", self.count.get()))
+        let registry = self.arena.registry(&self.name())?;
+        let image = registry.image(&format!("bench/image:{TAG}"));
+        self.registry.replace(Some(registry));
+        Ok(image)
     }
 
-    /// Fails where an image did not arrive, which would make the fastest of all pushes.
+    fn name(&self) -> String {
+        format!("target-{}", self.count.get())
+    }
+
+    /// Fails where an image did not arrive, which would make the fastest of all pushes, and clears it away.
     fn check(&self) -> Result<()> {
-        for number in 1..=self.count.get() {
-            let repository = format!("bench/run-{number}");
-            let manifest = http::get_manifest(self.registry.port(), &repository, TAG)?;
-            let manifest: Value = serde_json::from_slice(&manifest).context(&repository)?;
-            ensure(manifest["layers"].is_array(), || format!("{repository} has no layers"))?;
-        }
-        Ok(())
+        let Some(registry) = self.registry.take() else { return Ok(()) };
+        let manifest = http::get_manifest(registry.port(), "bench/image", TAG)?;
+        let manifest: Value = serde_json::from_slice(&manifest).context("the image that was sent")?;
+        ensure(manifest["layers"].is_array(), || "what was sent has no layers".to_owned())?;
+        drop(registry);
+        let directory = self.arena.path(&self.name());
+        fs::remove_dir_all(&directory).context(directory.display())
     }
 }
