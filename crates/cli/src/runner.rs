@@ -12,7 +12,7 @@ use crate::{
     command,
     context::Context,
     exit::{self, Code},
-    plugin_dirs,
+    memory, plugin_dirs,
 };
 
 /// Runs `wharf` with a catalogue of the builder's choice.
@@ -78,6 +78,7 @@ impl Runner {
         };
         let format = cli.global.format;
         log(&cli.global);
+        memory::keep_buffers();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return exit::report(&Error::io("cannot start", error), format).into(),

@@ -28,6 +28,7 @@ mod leases;
 mod marker;
 mod publish;
 mod quarantine;
+mod reserve;
 mod writeback;
 mod writer;
 

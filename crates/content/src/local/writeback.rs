@@ -20,6 +20,11 @@ impl Writeback {
         Self { written: offset, begun: offset }
     }
 
+    /// Up to where the file is written.
+    pub(super) fn end(&self) -> u64 {
+        self.written
+    }
+
     /// Counts what was written; gives the range that is due, if there is one.
     pub(super) fn wrote(&mut self, len: u64) -> Option<Range<u64>> {
         self.written += len;

@@ -34,6 +34,7 @@ use super::{
     hashing::Hashing,
     ingest::{self, Begun, Locked},
     leases, publish,
+    reserve::{self, Reserve},
     writeback::{self, Writeback},
 };
 
@@ -54,6 +55,7 @@ struct Core {
     locked: Locked,
     file: Arc<File>,
     hashing: Hashing,
+    reserve: Reserve,
     writeback: Writeback,
     reference: String,
     lease: Option<String>,
@@ -124,8 +126,9 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     status.offset = if is_new { 0 } else { (&file).stream_position().context(cannot)? };
     status.expected = digest;
     let (file, hashing) = (Arc::new(file), Hashing::new(hasher));
+    let reserve = Reserve::starting_at(status.offset, status.total);
     let writeback = Writeback::starting_at(status.offset);
-    let core = Core { inner, locked, file, hashing, writeback, reference, lease, facts };
+    let core = Core { inner, locked, file, hashing, reserve, writeback, reference, lease, facts };
     Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), batch: Vec::new(), batch_len: 0 })
 }
 
@@ -158,6 +161,9 @@ impl Core {
             let hashing = self.hashing.clone();
             task::spawn_blocking(move || hashing.catch_up());
         }
+        if let Some(range) = self.reserve.before(self.writeback.end() + len as u64) {
+            reserve::take(&self.file, &range);
+        }
         write_all(&self.file, batch).context(cannot)?;
         if let Some(range) = self.writeback.wrote(len as u64)
             && self.inner.durability == Durability::Full
@@ -183,6 +189,7 @@ impl Core {
         self.file.set_len(0).context(cannot)?;
         (&*self.file).seek(SeekFrom::Start(0)).context(cannot)?;
         self.hashing = Hashing::new(Hasher::new(self.hashing.hasher().algorithm()));
+        self.reserve.restart();
         self.writeback = Writeback::starting_at(0);
         Ok(())
     }
@@ -232,6 +239,9 @@ impl Core {
         }
         // Syncing takes long, and needs nothing of the store to stand still.
         drop(gate);
+        if self.reserve.is_beyond(self.writeback.end()) {
+            self.file.set_len(self.writeback.end()).context(cannot)?;
+        }
         self.file.set_permissions(fs::Permissions::from_mode(0o444)).context(cannot)?;
         self.inner.durability.sync(&self.file).context(cannot)?;
         let job = publish::Job {
