@@ -70,7 +70,10 @@ async fn make(config: Value, directory: &Path, options: &BundleOptions) -> Resul
 fn full() -> Value {
     json!({
         "User": "app", "Env": ["A=1", "PATH=/bin", "nonsense", "A=2"], "Entrypoint": ["/entry"], "Cmd": ["one", "two"],
-        "WorkingDir": "/work", "Labels": { "l": "v", "org.opencontainers.image.author": "label" },
+        "WorkingDir": "/work", "Labels": {
+            "l": "v", "org.opencontainers.image.author": "label", "run.oci.hooks.stdout": "/etc/passwd", "run.ocicat": "kept",
+            "org.systemd.property.ExecStopPost": "x", "org.criu.config": "/x", "io.katacontainers.config.hypervisor.path": "/x",
+        },
         "StopSignal": "SIGINT", "ExposedPorts": { "80/tcp": {}, "443/tcp": {} }, "Volumes": { "/vol": {}, "/full": {} },
     })
 }
@@ -101,6 +104,7 @@ async fn a_config_becomes_a_container() {
             "org.opencontainers.image.exposedPorts": "443/tcp,80/tcp",
             "org.opencontainers.image.os": "linux",
             "org.opencontainers.image.stopSignal": "SIGINT",
+            "run.ocicat": "kept",
         })
     );
     let mounts = config["mounts"].as_array().expect("mounts");

@@ -45,6 +45,10 @@ const MASKED: &[&str] = &[
 
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Annotations that command a runtime instead of describing an image: properties of systemd's units (runc), crun's own switches, the file that
+/// CRIU reads its configuration from, Kata's. They are for who runs a container to set, and no image's.
+const COMMANDS: &[&str] = &["org.systemd.property.", "run.oci.", "org.criu.", "io.katacontainers."];
+
 /// What of an image's config a runtime wants to know.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -161,7 +165,7 @@ impl ImageConfig {
         }
     }
 
-    /// What the image says of itself. A label wins (conversion.md, "Annotation Fields").
+    /// What the image says of itself. A label wins (conversion.md, "Annotation Fields"), unless it would command the runtime.
     fn annotations(&self) -> BTreeMap<String, String> {
         let process = self.process();
         let joined = |names: Vec<&str>| Some(names.join(",")).filter(|text| !text.is_empty());
@@ -183,7 +187,8 @@ impl ImageConfig {
                 annotations.insert(format!("org.opencontainers.image.{name}"), value);
             }
         }
-        annotations.extend(process.labels.clone().unwrap_or_default());
+        let is_command = |key: &String| COMMANDS.iter().any(|prefix| key.starts_with(prefix));
+        annotations.extend(process.labels.clone().into_iter().flatten().filter(|(key, _)| !is_command(key)));
         annotations
     }
 
