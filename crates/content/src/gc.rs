@@ -193,7 +193,8 @@ pub struct Collected {
 /// Collects a store that nobody else changes meanwhile: removes whatever no root keeps, and gives it sorted.
 ///
 /// Roots are leases that have not expired or that a process holds, content with the label `gc.root`, and what the sources say. Ingests stay
-/// while a writer has them, and for [`INGEST_GRACE`] after; those without a byte go at once and untold. A blob that is lost, in quarantine
+/// while a writer has them, and for [`INGEST_GRACE`] after; those without a byte go at once and untold,
+/// unless a lease has them. A blob that is lost, in quarantine
 /// say, keeps what its labels refer to as if it were there; when nothing keeps it either, its labels go, untold.
 ///
 /// # Errors
@@ -229,12 +230,12 @@ pub async fn collect(
     for status in store.list_statuses(&FilterSet::all()).await? {
         let is_recent =
             options.now.duration_since(status.updated_at).map_or(true, |unused| unused < INGEST_GRACE);
-        if status.offset == 0 && !options.is_dry_run {
+        let resource = Resource::Ingest(status.reference);
+        if status.offset == 0 && !options.is_dry_run && !marked.contains(&resource) {
             // There is nothing in it to resume; a writer that is at work on it keeps it.
-            drop(store.abort(&status.reference).await);
+            drop(store.abort(resource.id()).await);
             continue;
         }
-        let resource = Resource::Ingest(status.reference);
         if is_recent || marked.contains(&resource) {
             continue;
         }

@@ -14,17 +14,20 @@
 //! where `R` itself begins with a domain; the record in the domain of the request's `Host` header; the one of Docker Hub, normalised
 //! as Docker does it; any other record whose path is `R` and whose tag is `T`, the most recently changed one. A push of `R:T` names
 //! its record after the `Host` header, or `R:T` where `R` begins with a domain. Manifests by digest and blobs are those of the whole
-//! store, whatever the repository.
+//! store, whatever the repository; what was deleted in one repository is gone in that one.
+//!
+//! What was pushed and is part of no image yet is held for [`UPLOAD_GRACE`] and more, in this process or after it.
 //!
 //! # What it deliberately does not do
 //! No TLS: put a stream that does in front of [`Registry::serve_connection`]. No authentication: whoever reaches a registry that is
-//! not [read-only](RegistryOptions::with_read_only) can name any image of its store. No deletion of tags, manifests and blobs (405),
-//! as repositories share their content. No conversion of manifests: the bytes are those that came, whatever `Accept` says.
+//! not [read-only](RegistryOptions::with_read_only) can name any image of its store. No conversion of manifests: the bytes are those that came, whatever `Accept` says.
 
 mod access;
 mod blobs;
 mod body;
 mod connection;
+mod delete;
+mod keep;
 mod manifests;
 mod media_type;
 mod names;
@@ -47,10 +50,12 @@ use wharf_images::ImageStore;
 pub use self::{
     access::{AccessRecord, Observer},
     connection::serve,
+    delete::LABEL_DELETED,
     media_type::LABEL_MEDIA_TYPE,
     referrers::LABEL_SUBJECT,
 };
 use self::{
+    keep::Keeper,
     names::Host,
     refusal::Refusal,
     reply::Reply,
@@ -66,6 +71,8 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests may go on after the shutdown of [`serve`].
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How long content is held at least after it was pushed, or was found to be there by who wanted to push it.
+pub const UPLOAD_GRACE: Duration = Duration::from_secs(60 * 60);
 /// The most connections that are served at the same time; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 512;
 
@@ -79,6 +86,7 @@ pub struct RegistryOptions {
     header_timeout: Duration,
     body_timeout: Duration,
     shutdown_grace: Duration,
+    upload_grace: Duration,
     max_connections: usize,
     observer: Option<Observer>,
 }
@@ -92,6 +100,7 @@ impl Default for RegistryOptions {
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
+            upload_grace: UPLOAD_GRACE,
             max_connections: MAX_CONNECTIONS,
             observer: None,
         }
@@ -138,6 +147,13 @@ impl RegistryOptions {
     #[must_use]
     pub fn with_shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;
+        self
+    }
+
+    /// Holds what was pushed and is part of no image yet at least so long; [`UPLOAD_GRACE`] by default.
+    #[must_use]
+    pub fn with_upload_grace(mut self, grace: Duration) -> Self {
+        self.upload_grace = grace;
         self
     }
 
@@ -195,6 +211,7 @@ struct Inner {
     store: Arc<dyn Store>,
     images: Arc<dyn ImageStore>,
     options: RegistryOptions,
+    keeper: Keeper,
 }
 
 impl fmt::Debug for Registry {
@@ -218,7 +235,8 @@ impl Registry {
         images: Arc<dyn ImageStore>,
         options: RegistryOptions,
     ) -> Self {
-        Self { inner: Arc::new(Inner { store, images, options }) }
+        let keeper = Keeper::new(options.upload_grace);
+        Self { inner: Arc::new(Inner { store, images, options, keeper }) }
     }
 
     fn store(&self) -> &dyn Store {
@@ -245,10 +263,14 @@ impl Registry {
             Call::ListTags { repository, page } => self.list_tags(&repository, &host, &page).await,
             Call::ReadManifest { repository, reference } => match reference {
                 Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,
-                Reference::Digest(digest) => self.read_manifest(&digest).await,
+                Reference::Digest(digest) => self.read_manifest(&repository, &digest).await,
             },
             Call::PutManifest(push) => self.put_manifest(&push, &host, head, body).await,
-            Call::ReadBlob { digest } => self.read_blob(&digest, head).await,
+            Call::DeleteManifest { repository, reference } => {
+                self.delete_manifest(&repository, &host, &reference).await
+            }
+            Call::ReadBlob { repository, digest } => self.read_blob(&repository, &digest, head).await,
+            Call::DeleteBlob { repository, digest } => self.delete_blob(&repository, &digest).await,
             Call::StartUpload { repository, start } => {
                 self.start_upload(&repository, start, head, body).await
             }

@@ -11,6 +11,8 @@ mod collection;
 mod connections;
 #[path = "server/content.rs"]
 mod content;
+#[path = "server/deletion.rs"]
+mod deletion;
 #[path = "server/naming.rs"]
 mod naming;
 #[path = "server/site.rs"]

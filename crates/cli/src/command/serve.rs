@@ -1,10 +1,10 @@
 //! `wharf serve`: the store as a registry.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use wharf_content::{Error, Labels, LeasedStore, Result, ResultExt, Store};
+use wharf_content::{Error, Result, ResultExt};
 use wharf_remotes::server::{Registry, RegistryOptions, serve};
 
 use crate::{context::Context, output, runner::signalled};
@@ -52,12 +52,6 @@ impl Serve {
         if self.read_only {
             options = options.with_read_only();
         }
-        // What is pushed has no name until its manifest comes, and what has none is held until the server ends.
-        let leased = LeasedStore::hold(store, Labels::new()).await?;
-        let registry = Registry::with_options(Arc::clone(&leased) as Arc<dyn Store>, images, options);
-        let served = serve(registry, listener, signalled()).await;
-        let released = leased.release().await;
-        served?;
-        released
+        serve(Registry::with_options(store, images, options), listener, signalled()).await
     }
 }

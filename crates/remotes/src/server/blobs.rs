@@ -3,11 +3,12 @@
 //! Blobs are those of the store, whatever the repository. Their bytes were verified when they came in and are not hashed again.
 
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use wharf_content::{Descriptor, Digest, ErrorKind, reading::stream_range};
+use wharf_content::{Descriptor, Digest, ErrorKind, Resource, reading::stream_range};
 
 use super::{
     Registry,
     media_type::OCTET_STREAM,
+    names::Repository,
     range::{self, Selection},
     refusal::{Code, Refusal},
     reply::Reply,
@@ -16,7 +17,17 @@ use super::{
 const BYTES: (HeaderName, HeaderValue) = (header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
 impl Registry {
-    pub(super) async fn read_blob(&self, digest: &Digest, head: &Parts) -> Result<Reply, Refusal> {
+    pub(super) async fn read_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        head: &Parts,
+    ) -> Result<Reply, Refusal> {
+        if head.method == http::Method::HEAD && !self.options().read_only {
+            // Who asks may be about to push something made of it. Held first: what is there after that cannot go.
+            self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
+        }
+        self.present(repository, digest, Refusal::blob_unknown).await?;
         // Only the digest of the descriptor is looked at.
         let descriptor = Descriptor::new(OCTET_STREAM, digest.clone(), 0);
         let reader = match self.store().reader(&descriptor).await {

@@ -27,7 +27,7 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         let image = self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
         if !sniff::is_media_type(&image.target.media_type) {
-            return self.read_manifest(&image.target.digest).await;
+            return self.read_manifest(repository, &image.target.digest).await;
         }
         let reader = self.open_manifest(&image.target.digest).await?;
         Ok(reply(&image.target.digest, &image.target.media_type, reader, None))
@@ -35,12 +35,13 @@ impl Registry {
 
     /// Answers a manifest of any repository. What it is says, in this order: the label of its push, a record that points at it, the
     /// document itself.
-    pub(super) async fn read_manifest(&self, digest: &Digest) -> Result<Reply, Refusal> {
+    pub(super) async fn read_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Reply, Refusal> {
+        let labels = self.present(repository, digest, Refusal::manifest_unknown).await?.labels;
         let reader = self.open_manifest(digest).await?;
-        let labels = match self.store().info(digest).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refusal::manifest_unknown()),
-            info => info?.labels,
-        };
         if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| sniff::is_media_type(label)) {
             return Ok(reply(digest, label, reader, None));
         }

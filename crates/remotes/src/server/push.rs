@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use serde_json::json;
 use wharf_content::{
-    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Store, blocking, reading,
-    write_blob,
+    CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Resource, Store, blocking,
+    labels::GC_PREFIX, reading, write_blob,
 };
 use wharf_images::{
     Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
@@ -91,6 +91,18 @@ impl Registry {
     ) -> Result<Decoded, Refusal> {
         let decoded = self.decode_pushed(leased, descriptor, &bytes).await?;
         keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;
+        if push.tags.is_empty() {
+            // Nothing holds it yet but what will list or tag it.
+            self.inner.keeper.hold(self.store(), Resource::Content(descriptor.digest.clone())).await?;
+        }
+        self.restore(&push.repository, &descriptor.digest).await?;
+        for child in &decoded.children {
+            match self.restore(&push.repository, &child.descriptor.digest).await {
+                // Of what an index lists not all need be there, nor what everybody is to fetch elsewhere.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                restored => restored?,
+            }
+        }
         let repository = push.repository.pushed(host);
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
@@ -188,6 +200,8 @@ fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
     labels.insert(LABEL_MEDIA_TYPE.to_owned(), descriptor.media_type.clone());
     if let Some(subject) = &decoded.subject {
         labels.insert(LABEL_SUBJECT.to_owned(), subject.digest.to_string());
+        // Kept for as long as what it is about.
+        labels.insert(format!("{GC_PREFIX}bref.content.subject"), subject.digest.to_string());
     }
     labels
 }

@@ -10,6 +10,7 @@ use wharf_images::{decode, media_types};
 
 use super::{
     Registry,
+    delete::is_deleted,
     media_type::{LABEL_MEDIA_TYPE, OCTET_STREAM},
     names::Repository,
     refusal::Refusal,
@@ -52,7 +53,7 @@ impl Registry {
         let labelled = FilterSet::parse([format!("labels.\"{LABEL_SUBJECT}\"=={subject}")])?;
         self.store()
             .walk(&labelled, &mut |info| {
-                if last.is_none_or(|last| info.digest > *last) {
+                if last.is_none_or(|last| info.digest > *last) && !is_deleted(&info.labels, repository) {
                     referrers.push(info);
                 }
                 Ok(())

@@ -20,7 +20,9 @@ pub(super) enum Call {
     Version,
     ReadManifest { repository: Repository, reference: Reference },
     PutManifest(Push),
-    ReadBlob { digest: Digest },
+    DeleteManifest { repository: Repository, reference: Reference },
+    ReadBlob { repository: Repository, digest: Digest },
+    DeleteBlob { repository: Repository, digest: Digest },
     StartUpload { repository: Repository, start: Start },
     UploadStatus { upload: Upload },
     AppendUpload { upload: Upload },
@@ -35,6 +37,8 @@ impl Call {
     pub(super) fn writes(&self) -> bool {
         match self {
             Self::PutManifest(_)
+            | Self::DeleteManifest { .. }
+            | Self::DeleteBlob { .. }
             | Self::StartUpload { .. }
             | Self::AppendUpload { .. }
             | Self::FinishUpload { .. }
@@ -117,9 +121,13 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
         [name @ .., "blobs", "uploads", id] => upload(method, repository(name)?, id, &query),
         [name @ .., "manifests", reference] => manifest(method, repository(name)?, reference, &query),
         [name @ .., "blobs", digest] => {
-            repository(name)?;
-            allow(method, &[Method::GET, Method::HEAD])?;
-            Ok(Call::ReadBlob { digest: digest.parse()? })
+            let repository = repository(name)?;
+            allow(method, &[Method::GET, Method::HEAD, Method::DELETE])?;
+            let digest = digest.parse()?;
+            match *method {
+                Method::DELETE => Ok(Call::DeleteBlob { repository, digest }),
+                _ => Ok(Call::ReadBlob { repository, digest }),
+            }
         }
         [name @ .., "referrers", digest] => {
             let repository = repository(name)?;
@@ -153,7 +161,7 @@ fn manifest(
     reference: &str,
     query: &Query<'_>,
 ) -> Result<Call, Refusal> {
-    allow(method, &[Method::GET, Method::HEAD, Method::PUT])?;
+    allow(method, &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE])?;
     let reference = if reference.contains(':') {
         Reference::Digest(reference.parse()?)
     } else {
@@ -169,8 +177,10 @@ fn manifest(
             }
         }
     };
-    if method != Method::PUT {
-        return Ok(Call::ReadManifest { repository, reference });
+    match *method {
+        Method::PUT => {}
+        Method::DELETE => return Ok(Call::DeleteManifest { repository, reference }),
+        _ => return Ok(Call::ReadManifest { repository, reference }),
     }
     let named = query.digest("digest")?;
     let push = match reference {

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode, header, request::Parts};
-use wharf_content::{CommitOptions, Digest, Error, ErrorKind, IngestOptions, Writer, open_writer, reading};
+use wharf_content::{
+    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Writer, open_writer, reading,
+};
 
 use super::{
     Registry,
@@ -32,22 +34,27 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        if let Start::Mount(digest) = &start
-            && reading::exists(self.store(), digest).await?
-        {
-            return Ok(created(repository, digest));
+        if let Start::Mount(digest) = &start {
+            // Held first: what is there after that cannot go.
+            self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
+            if reading::exists(self.store(), digest).await? {
+                self.restore(repository, digest).await?;
+                return Ok(created(repository, digest));
+            }
         }
         let id = UploadId::random()
             .map_err(|error| Error::internal("the system has no randomness").with_source(error))?;
-        let mut writer = self.store().writer(IngestOptions::new(id.ingest())).await?;
         let upload = Upload { repository: repository.clone(), id };
+        let mut writer = self.store().writer(self.ingest(&upload).await?).await?;
         let Start::Whole(digest) = start else {
             // Dropped and not closed: there is nothing yet that would have to be durable.
             drop(writer);
+            // Nor anything that a collection would leave to be resumed.
+            self.inner.keeper.hold(self.store(), Resource::Ingest(upload.id.ingest())).await?;
             return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
         };
         let outcome = match append(writer.as_mut(), body, &upload, head).await {
-            Ok(()) => commit(writer.as_mut(), &digest).await,
+            Ok(()) => self.commit(writer.as_mut(), &upload, &digest).await,
             refused => refused,
         };
         drop(writer);
@@ -89,7 +96,7 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         let mut writer = self.open(upload).await?;
         let outcome = match append(writer.as_mut(), body, upload, head).await {
-            Ok(()) => commit(writer.as_mut(), digest).await,
+            Ok(()) => self.commit(writer.as_mut(), upload, digest).await,
             refused => refused,
         };
         if outcome.is_err()
@@ -120,11 +127,34 @@ impl Registry {
     async fn open(&self, upload: &Upload) -> Result<Box<dyn Writer>, Refusal> {
         // A writer would begin an ingest where there is none.
         self.offset(upload).await?;
-        let opened = open_writer(self.store(), IngestOptions::new(upload.id.ingest()), &|_| ());
+        let options = self.ingest(upload).await?;
+        let opened = open_writer(self.store(), options, &|_| ());
         match tokio::time::timeout(BUSY_WAIT, opened).await {
             Ok(writer) => Ok(writer?),
             Err(_) => Err(busy()),
         }
+    }
+
+    /// How the ingest of an upload is opened: under the lease that is to hold the blob.
+    async fn ingest(&self, upload: &Upload) -> Result<IngestOptions, Refusal> {
+        let mut options = IngestOptions::new(upload.id.ingest());
+        options.lease = self.inner.keeper.lease(self.store()).await?;
+        Ok(options)
+    }
+
+    /// Publishes the blob. One that is there already is a success.
+    async fn commit(&self, writer: &mut dyn Writer, upload: &Upload, digest: &Digest) -> Result<(), Refusal> {
+        match writer.commit(None, Some(digest), CommitOptions::default()).await {
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+                return Err(Refusal::bad(
+                    Code::DigestInvalid,
+                    format!("the bytes are not those of {digest}"),
+                ));
+            }
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        Ok(self.restore(&upload.repository, digest).await?)
     }
 }
 
@@ -174,18 +204,6 @@ async fn append(
 
 fn wrong_len(len: u64) -> Refusal {
     Refusal::bad(Code::SizeInvalid, format!("the body does not have the {len} bytes of its Content-Range"))
-}
-
-/// Publishes the blob. One that is there already is a success.
-async fn commit(writer: &mut dyn Writer, digest: &Digest) -> Result<(), Refusal> {
-    match writer.commit(None, Some(digest), CommitOptions::default()).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-            Err(Refusal::bad(Code::DigestInvalid, format!("the bytes are not those of {digest}")))
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn created(repository: &Repository, digest: &Digest) -> Reply {

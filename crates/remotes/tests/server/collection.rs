@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wharf_content::{Catalogue, Descriptor, Result, Store, filter::FilterSet, gc::CollectOptions};
-use wharf_images::{Image, ImageStore, Selection, image, image_store};
+use wharf_content::{Catalogue, Descriptor, Digest, Result, Store, filter::FilterSet, gc::CollectOptions};
+use wharf_images::{Image, ImageStore, Selection, image, image_store, media_types};
 use wharf_remotes::server::RegistryOptions;
 
 use crate::site::{Site, local};
@@ -57,9 +57,11 @@ async fn a_push_keeps_what_it_found_until_it_is_recorded() {
 
     site.push_image("app", "1", b"layer").await;
 
-    // What keeps it now is the image: no lease is left, and another collection takes nothing.
-    let leases = site.store.leases().expect("has leases").list_leases(&FilterSet::all()).await;
-    assert_eq!(leases.expect("lists"), []);
+    // What keeps it now is the image: no lease is left but the one of what was pushed, and another collection takes nothing.
+    let leases = site.store.leases().expect("has leases");
+    let left = leases.list_leases(&FilterSet::all()).await.expect("lists");
+    assert_eq!(left.len(), 1);
+    leases.delete_lease(&left[0].id).await.expect("removes");
     wharf_images::collect(site.store.as_ref(), &CollectOptions::default()).await.expect("collects");
     let [image] = &site.images.list(&FilterSet::all()).await.expect("lists")[..] else { panic!("one image") };
     let (selection, catalogue) = (Selection::all(), Catalogue::linked());
@@ -67,5 +69,65 @@ async fn a_push_keeps_what_it_found_until_it_is_recorded() {
         .await
         .expect("checks");
     assert_eq!((check.required.len(), check.missing), (3, vec![]));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_no_manifest_yet_is_kept_for_a_while_also_over_a_restart() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let store = local(&root).await;
+    let site = Site::start(Arc::clone(&store), RegistryOptions::default()).await;
+    let collect = async || {
+        let collected = wharf_images::collect(store.as_ref(), &CollectOptions::default()).await;
+        collected.expect("collects").iter().filter(|found| found.size > 0).count()
+    };
+    // Found by who would have pushed it, while nothing else holds it any more.
+    site.push_image("old", "1", b"shared").await;
+    let leases = store.leases().expect("has leases");
+    for lease in leases.list_leases(&FilterSet::all()).await.expect("lists") {
+        leases.delete_lease(&lease.id).await.expect("removes");
+    }
+    let site = {
+        site.stop().await;
+        Site::start(Arc::clone(&store), RegistryOptions::default()).await
+    };
+    let found = format!("/v2/a/blobs/{}", Digest::sha256(b"shared"));
+    assert_eq!(site.send("HEAD", &found, &[], b"").await.status, 200);
+    for image in site.images.list(&FilterSet::all()).await.expect("lists") {
+        site.images.delete(&image.name, None).await.expect("removes");
+    }
+    let empty = site.begin("a").await;
+    let pushed = site.push_blob("a", b"pushed").await;
+    assert_eq!(collect().await, 2, "the manifest and the config of the old image");
+    site.stop().await;
+
+    let site = Site::start(Arc::clone(&store), RegistryOptions::default()).await;
+    assert_eq!(collect().await, 0);
+    for blob in [pushed, Digest::sha256(b"shared")] {
+        assert_eq!(site.get(&format!("/v2/a/blobs/{blob}")).await.status, 200);
+    }
+    let digest = Digest::sha256(b"later");
+    let finished = site.send("PUT", &format!("{empty}?digest={digest}"), &[], b"later").await;
+    assert_eq!(finished.status, 201, "an upload that has no byte yet is gone on with");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_referrer_is_kept_for_as_long_as_its_subject() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let options = RegistryOptions::default().with_upload_grace(std::time::Duration::ZERO);
+    let site = Site::start(local(&root).await, options).await;
+    let subject = site.push_image("a", "x", b"layer").await;
+    let mut document: serde_json::Value = serde_json::from_slice(&subject).expect("JSON");
+    document["subject"] =
+        serde_json::to_value(Descriptor::of(media_types::OCI_MANIFEST, &subject)).expect("serialises");
+    let bytes = document.to_string().into_bytes();
+    let path = format!("/v2/a/manifests/{}", Digest::sha256(&bytes));
+    assert_eq!(site.put_manifest(&path, media_types::OCI_MANIFEST, &bytes).await.status, 201);
+    wharf_images::collect(site.store.as_ref(), &CollectOptions::default()).await.expect("collects");
+    assert_eq!(site.get(&path).await.status, 200);
+    assert_eq!(site.send("DELETE", "/v2/a/manifests/x", &[], b"").await.status, 202);
+    wharf_images::collect(site.store.as_ref(), &CollectOptions::default()).await.expect("collects");
+    assert_eq!(site.get(&path).await.status, 404);
     site.stop().await;
 }

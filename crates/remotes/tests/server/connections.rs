@@ -21,7 +21,7 @@ async fn refusals_are_answered_on_the_wire() {
     for (method, path, status, code) in [
         ("GET", "/", 404, "UNSUPPORTED"),
         ("GET", "/v2/_catalog", 404, "UNSUPPORTED"),
-        ("DELETE", "/v2/a/manifests/x", 405, "UNSUPPORTED"),
+        ("POST", "/v2/a/manifests/x", 405, "UNSUPPORTED"),
         ("GET", "/v2/../../etc/passwd/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/%2e%2e/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/a/blobs/sha256:%2e%2e%2f%2e%2e%2fx", 400, "DIGEST_INVALID"),
@@ -77,6 +77,8 @@ async fn read_only() {
         ("POST", "/v2/a/blobs/uploads/"),
         ("PATCH", &location),
         ("DELETE", &location),
+        ("DELETE", "/v2/a/manifests/x"),
+        ("DELETE", &format!("/v2/a/blobs/{}", Digest::sha256(b"layer"))),
         ("PUT", "/v2/a/manifests/y"),
     ] {
         site.send(method, path, &[("Content-Type", "a/b")], b"x").await.refuses(403, "DENIED");

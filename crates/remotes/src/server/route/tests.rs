@@ -28,6 +28,7 @@ fn calls() {
         Call::PutManifest(Push { repository: name("a/b"), digest, tags, by_parameter })
     };
     let manifest = |reference| Call::ReadManifest { repository: name("a/b"), reference };
+    let deleted = |reference| Call::DeleteManifest { repository: name("a/b"), reference };
     let start = |start| Call::StartUpload { repository: name("a/b"), start };
     let tags = |limit, last: Option<&str>| Call::ListTags {
         repository: name("a/b"),
@@ -57,7 +58,18 @@ fn calls() {
             format!("/v2/a/b/manifests/{text}?tag=x&tag=y&tag=x"),
             push(Some(digest.clone()), vec![tag("x"), tag("y")], true),
         ),
-        ("GET", format!("/v2/a/b/blobs/{text}"), Call::ReadBlob { digest: digest.clone() }),
+        ("DELETE", "/v2/a/b/manifests/latest".to_owned(), deleted(Reference::Tag(tag("latest")))),
+        ("DELETE", format!("/v2/a/b/manifests/{text}"), deleted(Reference::Digest(digest.clone()))),
+        (
+            "GET",
+            format!("/v2/a/b/blobs/{text}"),
+            Call::ReadBlob { repository: name("a/b"), digest: digest.clone() },
+        ),
+        (
+            "DELETE",
+            format!("/v2/a/b/blobs/{text}"),
+            Call::DeleteBlob { repository: name("a/b"), digest: digest.clone() },
+        ),
         ("POST", "/v2/a/b/blobs/uploads/".to_owned(), start(Start::Empty)),
         ("POST", "/v2/a/b/blobs/uploads".to_owned(), start(Start::Empty)),
         ("POST", format!("/v2/a/b/blobs/uploads/?digest={text}"), start(Start::Whole(digest.clone()))),
@@ -99,8 +111,11 @@ fn refusals() {
         ("GET", "*".to_owned(), 404, Code::Unsupported),
         ("DELETE", "/v2/".to_owned(), 405, Code::Unsupported),
         ("POST", "/v2/a/tags/list".to_owned(), 405, Code::Unsupported),
-        ("DELETE", "/v2/a/manifests/x".to_owned(), 405, Code::Unsupported),
-        ("DELETE", format!("/v2/a/blobs/{text}"), 405, Code::Unsupported),
+        ("POST", "/v2/a/manifests/x".to_owned(), 405, Code::Unsupported),
+        ("PUT", format!("/v2/a/blobs/{text}"), 405, Code::Unsupported),
+        ("DELETE", "/v2/a/manifests/.x".to_owned(), 404, Code::ManifestUnknown),
+        ("DELETE", "/v2/a/blobs/x".to_owned(), 400, Code::DigestInvalid),
+        ("DELETE", "/v2/A/manifests/x".to_owned(), 400, Code::NameInvalid),
         ("GET", "/v2/a/blobs/uploads/".to_owned(), 405, Code::Unsupported),
         ("GET", "/v2/tags/list".to_owned(), 400, Code::NameInvalid),
         ("GET", "/v2//tags/list".to_owned(), 400, Code::NameInvalid),

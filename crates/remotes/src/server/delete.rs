@@ -1,0 +1,119 @@
+//! Deleting tags, manifests and blobs ("Content Management").
+//!
+//! Repositories share the content of the store. What one of them deletes may be part of another's images, or of one that somebody pulled,
+//! so that a label on the content says in which repositories it is deleted. The content itself goes with the next collection after nothing
+//! holds it any more. Pushing or mounting it again takes the label away.
+
+use http::StatusCode;
+use wharf_content::{Digest, Error, ErrorKind, Info, Labels, filter::FilterSet};
+use wharf_images::Reference as ImageReference;
+
+use super::{
+    Registry,
+    names::{Host, Repository},
+    refusal::Refusal,
+    reply::Reply,
+    route::Reference,
+};
+
+/// Begins the labels on content that is deleted in a repository, which follows.
+pub const LABEL_DELETED: &str = "dev.wharf.deleted.";
+
+fn label(repository: &Repository) -> String {
+    format!("{LABEL_DELETED}{}", repository.as_str())
+}
+
+/// Whether content is deleted in a repository.
+pub(super) fn is_deleted(labels: &Labels, repository: &Repository) -> bool {
+    // Looked for by its beginning first: next to nothing has one.
+    labels.keys().any(|key| key.starts_with(LABEL_DELETED)) && labels.contains_key(&label(repository))
+}
+
+impl Registry {
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &Repository,
+        host: &Host,
+        reference: &Reference,
+    ) -> Result<Reply, Refusal> {
+        match reference {
+            Reference::Tag(tag) => {
+                let mut image =
+                    self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
+                // Behind a record there may be another that the name stands for, too: none of them is to be read afterwards.
+                loop {
+                    self.remove_record(&image.name).await?;
+                    match self.find(repository, host, tag).await? {
+                        Some(next) => image = next,
+                        None => break,
+                    }
+                }
+            }
+            Reference::Digest(digest) => {
+                self.present(repository, digest, Refusal::manifest_unknown).await?;
+                let meanings = repository.meanings(host);
+                let recorded = FilterSet::parse([format!("target.digest=={digest}")])?;
+                for image in self.images().list(&recorded).await? {
+                    let name = ImageReference::parse(&image.name);
+                    if name.is_ok_and(|name| repository.covers(&meanings, &name)) {
+                        self.remove_record(&image.name).await?;
+                    }
+                }
+                self.mark_deleted(repository, digest).await?;
+            }
+        }
+        Ok(Reply::new(StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn delete_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Reply, Refusal> {
+        self.present(repository, digest, Refusal::blob_unknown).await?;
+        self.mark_deleted(repository, digest).await?;
+        Ok(Reply::new(StatusCode::ACCEPTED))
+    }
+
+    /// What the store knows of content that is there and not deleted in a repository.
+    pub(super) async fn present(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        unknown: fn() -> Refusal,
+    ) -> Result<Info, Refusal> {
+        match self.store().info(digest).await {
+            Ok(info) if is_deleted(&info.labels, repository) => Err(unknown()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown()),
+            info => Ok(info?),
+        }
+    }
+
+    /// Takes back that content is deleted in a repository, for somebody has pushed it, or something made of it.
+    pub(super) async fn restore(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let info = self.store().info(digest).await?;
+        if !is_deleted(&info.labels, repository) {
+            return Ok(());
+        }
+        let path = format!("labels.{}", label(repository));
+        self.store().update(digest, &Labels::new(), &[&path]).await.map(drop)
+    }
+
+    async fn mark_deleted(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
+        let key = label(repository);
+        let path = format!("labels.{key}");
+        match self.store().update(digest, &Labels::from([(key, "true".to_owned())]), &[&path]).await {
+            // Collected meanwhile: what cannot be read is deleted.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            updated => Ok(updated.map(drop)?),
+        }
+    }
+
+    async fn remove_record(&self, name: &str) -> Result<(), Refusal> {
+        match self.images().delete(name, None).await {
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+}

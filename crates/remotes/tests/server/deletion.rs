@@ -1,0 +1,157 @@
+//! Content management: what is deleted is gone in its repository, and in no other.
+
+use wharf_content::{Descriptor, Digest, gc::CollectOptions};
+use wharf_images::{Image, media_types};
+use wharf_remotes::server::RegistryOptions;
+
+use crate::{
+    ABSENT,
+    site::{CONFIG, Site, each, index, local, manifest},
+};
+
+async fn delete(site: &Site, path: &str) -> crate::site::Answer {
+    site.send("DELETE", path, &[], b"").await
+}
+
+#[tokio::test]
+async fn a_tag() {
+    each(async |site: &Site| {
+        let pushed = site.push_image("a", "x", b"layer").await;
+        site.push_image("a", "y", b"layer").await;
+        let answer = delete(site, "/v2/a/manifests/x").await;
+        assert_eq!((answer.status, answer.body.len()), (202, 0));
+        site.get("/v2/a/manifests/x").await.refuses(404, "MANIFEST_UNKNOWN");
+        delete(site, "/v2/a/manifests/x").await.refuses(404, "MANIFEST_UNKNOWN");
+        // The manifest, and what else is called after it, stay.
+        let digest = Digest::sha256(&pushed);
+        assert_eq!(site.get(&format!("/v2/a/manifests/{digest}")).await.body, pushed);
+        assert_eq!(site.get("/v2/a/tags/list").await.json()["tags"], serde_json::json!(["y"]));
+        assert_eq!(site.get("/v2/a/manifests/y").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tag_that_several_records_stand_for() {
+    each(async |site: &Site| {
+        let pushed = site.push_image("o/p", "1", b"layer").await;
+        let target = Descriptor::of(media_types::OCI_MANIFEST, &pushed);
+        for name in ["quay.io/o/p:1", "docker.io/o/p:1", "quay.io/o/p:2", "quay.io/o/other:1"] {
+            site.images.create(Image::new(name, target.clone())).await.expect("creates");
+        }
+        assert_eq!(delete(site, "/v2/o/p/manifests/1").await.status, 202);
+        site.get("/v2/o/p/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
+        assert_eq!(site.get("/v2/o/p/manifests/2").await.status, 200);
+        assert_eq!(site.get("/v2/o/other/manifests/1").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_manifest() {
+    each(async |site: &Site| {
+        let pushed = site.push_image("a", "x", b"layer").await;
+        site.push_image("a", "y", b"layer").await;
+        site.push_image("b", "x", b"layer").await;
+        let by_digest = format!("/v2/a/manifests/{}", Digest::sha256(&pushed));
+        assert_eq!(delete(site, &by_digest).await.status, 202);
+        for gone in [&by_digest, "/v2/a/manifests/x", "/v2/a/manifests/y"] {
+            site.get(gone).await.refuses(404, "MANIFEST_UNKNOWN");
+            assert_eq!(site.send("HEAD", gone, &[], b"").await.status, 404, "{gone}");
+        }
+        delete(site, &by_digest).await.refuses(404, "MANIFEST_UNKNOWN");
+        // Another repository has it still, and its blobs are nobody's but the store's.
+        assert_eq!(site.get("/v2/b/manifests/x").await.body, pushed);
+        assert_eq!(site.get(&by_digest.replace("/a/", "/b/")).await.body, pushed);
+        assert_eq!(site.get(&format!("/v2/a/blobs/{}", Digest::sha256(b"layer"))).await.status, 200);
+        // Pushed again it is there again.
+        site.push_image("a", "z", b"layer").await;
+        assert_eq!(site.get(&by_digest).await.body, pushed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_blob() {
+    each(async |site: &Site| {
+        site.push_image("a", "x", b"layer").await;
+        let digest = Digest::sha256(b"layer");
+        let path = format!("/v2/a/blobs/{digest}");
+        let gone = async || {
+            assert_eq!(delete(site, &path).await.status, 202);
+            site.get(&path).await.refuses(404, "BLOB_UNKNOWN");
+            assert_eq!(site.send("HEAD", &path, &[], b"").await.status, 404);
+            delete(site, &path).await.refuses(404, "BLOB_UNKNOWN");
+            assert_eq!(site.get(&format!("/v2/b/blobs/{digest}")).await.body, b"layer");
+        };
+        gone().await;
+        site.push_blob("a", b"layer").await;
+        assert_eq!(site.get(&path).await.body, b"layer");
+        gone().await;
+        let mounted = site.send("POST", &format!("/v2/a/blobs/uploads/?mount={digest}"), &[], b"").await;
+        assert_eq!(mounted.status, 201);
+        assert_eq!(site.get(&path).await.body, b"layer");
+        gone().await;
+        // A manifest that names it, of a client that did not ask.
+        let bytes = manifest(&[Descriptor::of(media_types::OCI_LAYER, b"layer")]);
+        let put = site.put_manifest("/v2/a/manifests/again", media_types::OCI_MANIFEST, &bytes).await;
+        assert_eq!(put.status, 201);
+        assert_eq!(site.get(&path).await.body, b"layer");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_there() {
+    each(async |site: &Site| {
+        for path in ["/v2/a/manifests/x", &format!("/v2/a/manifests/{ABSENT}")] {
+            delete(site, path).await.refuses(404, "MANIFEST_UNKNOWN");
+        }
+        delete(site, &format!("/v2/a/blobs/{ABSENT}")).await.refuses(404, "BLOB_UNKNOWN");
+        delete(site, "/v2/a/blobs/sha256:x").await.refuses(400, "DIGEST_INVALID");
+        delete(site, "/v2/a/tags/list").await.refuses(405, "UNSUPPORTED");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_referrer() {
+    each(async |site: &Site| {
+        let subject = site.push_image("a", "x", b"layer").await;
+        let mut document: serde_json::Value = serde_json::from_slice(&subject).expect("JSON");
+        document["subject"] =
+            serde_json::to_value(Descriptor::of(media_types::OCI_MANIFEST, &subject)).expect("serialises");
+        let bytes = document.to_string().into_bytes();
+        let path = format!("/v2/a/manifests/{}", Digest::sha256(&bytes));
+        assert_eq!(site.put_manifest(&path, media_types::OCI_MANIFEST, &bytes).await.status, 201);
+        let listed = async |repository: &str| {
+            let path = format!("/v2/{repository}/referrers/{}", Digest::sha256(&subject));
+            site.get(&path).await.json()["manifests"].as_array().map(Vec::len)
+        };
+        assert_eq!(listed("a").await, Some(1));
+        assert_eq!(delete(site, &path).await.status, 202);
+        assert_eq!((listed("a").await, listed("b").await), (Some(0), Some(1)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nothing_holds_any_more_is_collected() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let options = RegistryOptions::default().with_upload_grace(std::time::Duration::ZERO);
+    let site = Site::start(local(&root).await, options).await;
+    let pushed = site.push_image("a", "x", b"layer").await;
+    let referrers = index(&[]);
+    let collect = async || {
+        let collected = wharf_images::collect(site.store.as_ref(), &CollectOptions::default()).await;
+        collected.expect("collects").iter().filter(|found| found.size > 0).count()
+    };
+    assert_eq!(collect().await, 0);
+    let put = site.put_manifest("/v2/a/manifests/i", media_types::OCI_INDEX, &referrers).await;
+    assert_eq!(put.status, 201);
+    assert_eq!(delete(&site, &format!("/v2/a/manifests/{}", Digest::sha256(&pushed))).await.status, 202);
+    assert_eq!(collect().await, 3, "manifest, config and layer");
+    site.get(&format!("/v2/b/blobs/{}", Digest::sha256(CONFIG))).await.refuses(404, "BLOB_UNKNOWN");
+    assert_eq!(site.get("/v2/a/manifests/i").await.body, referrers);
+    site.stop().await;
+}
