@@ -235,31 +235,6 @@ async fn interrupted_in_the_middle_and_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serving_and_stopping() {
-    use std::io::{BufRead, BufReader};
-    let registry = TestRegistry::start().await;
-    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
-    let wharf = Wharf::new();
-    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
-    let mut child =
-        wharf.command(&["serve", "--addr", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
-    let address = line.trim().strip_prefix("http://").expect("a URL").to_owned();
-
-    let neighbour = Wharf::new();
-    let pulled = neighbour.run(&["pull", "--all-platforms", &format!("{address}/a/b:1")]).await.succeeded();
-    let here = wharf.run(&["images", "ls", "--format", "json"]).await.succeeded();
-    let here: Value = serde_json::from_str(&here).expect("JSON");
-    assert!(pulled.trim().ends_with(here[0]["target"]["digest"].as_str().expect("a digest")), "{pulled}");
-
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-    let status = tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("waits");
-    assert_eq!(status.code(), Some(0), "stopping is what was asked for");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn plugins_and_version() {
     let wharf = Wharf::new();
     let entries = wharf.run(&["plugins", "--format", "json"]).await.succeeded();

@@ -19,8 +19,8 @@
 //! What was pushed and is part of no image yet is held for [`UPLOAD_GRACE`] and more, in this process or after it.
 //!
 //! # What it deliberately does not do
-//! No TLS: put a stream that does in front of [`Registry::serve_connection`]. No authentication: whoever reaches a registry that is
-//! not [read-only](RegistryOptions::with_read_only) can name any image of its store. No conversion of manifests: the bytes are those that came, whatever `Accept` says.
+//! No rights of single users: whoever is let in, by a [password](RegistryOptions::with_passwords) or because there are none, can name any
+//! image of a registry that is not [read-only](RegistryOptions::with_read_only). No conversion of manifests: the bytes are those that came, whatever `Accept` says.
 
 mod access;
 mod blobs;
@@ -30,7 +30,9 @@ mod delete;
 mod keep;
 mod manifests;
 mod media_type;
+mod metrics;
 mod names;
+mod passwords;
 mod push;
 mod range;
 mod referrers;
@@ -39,6 +41,7 @@ mod reply;
 mod request_body;
 mod route;
 mod tags;
+mod tls;
 mod uploads;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -47,20 +50,24 @@ use http::request::Parts;
 use wharf_content::{Catalogue, Store};
 use wharf_images::ImageStore;
 
-pub use self::{
-    access::{AccessRecord, Observer},
-    connection::serve,
-    delete::LABEL_DELETED,
-    media_type::LABEL_MEDIA_TYPE,
-    referrers::LABEL_SUBJECT,
-};
 use self::{
+    access::Access,
     keep::Keeper,
+    metrics::Metrics,
     names::Host,
     refusal::Refusal,
     reply::Reply,
     request_body::RequestBody,
     route::{Call, Reference},
+};
+pub use self::{
+    access::{AccessRecord, Observer},
+    connection::serve,
+    delete::LABEL_DELETED,
+    media_type::LABEL_MEDIA_TYPE,
+    passwords::Passwords,
+    referrers::LABEL_SUBJECT,
+    tls::Tls,
 };
 
 /// The most bytes that a pushed manifest has: what the specification asks every registry to take ("Pushing Manifests").
@@ -88,6 +95,8 @@ pub struct RegistryOptions {
     shutdown_grace: Duration,
     upload_grace: Duration,
     max_connections: usize,
+    passwords: Option<Arc<Passwords>>,
+    tls: Option<Tls>,
     observer: Option<Observer>,
 }
 
@@ -102,6 +111,8 @@ impl Default for RegistryOptions {
             shutdown_grace: SHUTDOWN_GRACE,
             upload_grace: UPLOAD_GRACE,
             max_connections: MAX_CONNECTIONS,
+            passwords: None,
+            tls: None,
             observer: None,
         }
     }
@@ -164,6 +175,23 @@ impl RegistryOptions {
         self
     }
 
+    /// Answers only users who show one of these passwords (401, `UNAUTHORIZED`).
+    ///
+    /// # Security
+    /// Passwords go over the connection as they are: use [TLS](Self::with_tls), or one that nobody listens to.
+    #[must_use]
+    pub fn with_passwords(mut self, passwords: Passwords) -> Self {
+        self.passwords = Some(Arc::new(passwords));
+        self
+    }
+
+    /// Has [`serve`] speak TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Calls `observer` once per finished request, on the task of its connection: it must not block.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&AccessRecord) + Send + Sync + 'static) -> Self {
@@ -177,6 +205,8 @@ impl fmt::Debug for RegistryOptions {
         f.debug_struct("RegistryOptions")
             .field("read_only", &self.read_only)
             .field("max_manifest_len", &self.max_manifest_len)
+            .field("passwords", &self.passwords)
+            .field("tls", &self.tls)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
     }
@@ -212,6 +242,7 @@ struct Inner {
     images: Arc<dyn ImageStore>,
     options: RegistryOptions,
     keeper: Keeper,
+    metrics: Option<Metrics>,
 }
 
 impl fmt::Debug for Registry {
@@ -236,7 +267,10 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let keeper = Keeper::new(options.upload_grace);
-        Self { inner: Arc::new(Inner { store, images, options, keeper }) }
+        let metrics = Metrics::new()
+            .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
+            .ok();
+        Self { inner: Arc::new(Inner { store, images, options, keeper, metrics }) }
     }
 
     fn store(&self) -> &dyn Store {
@@ -251,15 +285,29 @@ impl Registry {
         &self.inner.options
     }
 
+    fn metrics(&self) -> Option<&Metrics> {
+        self.inner.metrics.as_ref()
+    }
+
     /// Answers a request. What is left of the body is the caller's to settle.
-    async fn answer(&self, head: &Parts, body: &mut RequestBody) -> Result<Reply, Refusal> {
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: &mut RequestBody,
+        access: &mut Access,
+    ) -> Result<Reply, Refusal> {
+        if let Some(passwords) = &self.options().passwords {
+            access.admitted(passwords.admit(head).await?);
+        }
         let call = route::parse(&head.method, head.uri.path(), head.uri.query())?;
+        access.understood(&call);
         if self.options().read_only && call.writes() {
             return Err(Refusal::denied("this registry is read-only"));
         }
         let host = Host::of(head);
         match call {
             Call::Version => Ok(Reply::json(&serde_json::json!({}))),
+            Call::Metrics => self.count(),
             Call::ListTags { repository, page } => self.list_tags(&repository, &host, &page).await,
             Call::ReadManifest { repository, reference } => match reference {
                 Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,
@@ -281,6 +329,15 @@ impl Registry {
             Call::ListReferrers { repository, subject, filter, last } => {
                 self.list_referrers(&repository, &subject, filter.as_deref(), last.as_ref()).await
             }
+        }
+    }
+
+    fn count(&self) -> Result<Reply, Refusal> {
+        match self.metrics() {
+            Some(metrics) => Ok(Reply::new(http::StatusCode::OK)
+                .with(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)
+                .with_bytes(metrics.text()?.into())),
+            None => Err(Refusal::missing(refusal::Code::Unsupported, "nothing is counted here")),
         }
     }
 }

@@ -5,6 +5,8 @@
 #![cfg(feature = "server")]
 #![allow(missing_docs)]
 
+#[path = "server/access.rs"]
+mod access;
 #[path = "server/collection.rs"]
 mod collection;
 #[path = "server/connections.rs"]

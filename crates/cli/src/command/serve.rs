@@ -1,19 +1,33 @@
 //! `wharf serve`: the store as a registry.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use tokio::net::TcpListener;
-use wharf_content::{Error, Result, ResultExt};
-use wharf_remotes::server::{Registry, RegistryOptions, serve};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::mpsc};
+use wharf_content::{Error, Result, ResultExt, blocking};
+use wharf_remotes::server::{AccessRecord, Passwords, Registry, RegistryOptions, Tls, serve};
 
-use crate::{context::Context, output, runner::signalled};
+use crate::{
+    args::Format,
+    context::Context,
+    output::{self, escape, note},
+    runner::signalled,
+};
+
+/// How many lines of the access log may wait to be written; more are counted, and told of in one line.
+const MAX_WAITING: usize = 4096;
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints the URL and serves until it is interrupted. There is no TLS and no authentication: whoever reaches the address \
-can read the store and, without --read-only, write to it."
+    after_help = "Prints the URL and serves until it is interrupted; then requests have 10 seconds to end. What is in the store can be pulled, \
+and what is pushed is an image of the store. /metrics has Prometheus' text.\n\n\
+An address that other machines can reach takes --tls-cert and --htpasswd, or --allow-public. Who has a password may read everything in the \
+store and, without --read-only, change it.\n\n\
+Examples:\n  wharf serve\n  wharf serve --addr 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem --htpasswd users\n  \
+wharf serve --read-only --allow-public --addr 0.0.0.0:5000"
 )]
 pub(crate) struct Serve {
     /// Address and port; port 0 takes a free one
@@ -22,13 +36,26 @@ pub(crate) struct Serve {
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
-    /// Serve on an address that other machines can reach
+    /// Speak TLS with this certificate, followed by what signed it, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Answer only users with a password of this file, as `htpasswd -B` writes it; it is read again when it changes
+    #[arg(long, value_name = "FILE")]
+    htpasswd: Option<PathBuf>,
+    /// Serve on an address that other machines can reach, without TLS or without passwords
     #[arg(long)]
     allow_public: bool,
+    /// Write a line for each request to standard error
+    #[arg(long)]
+    access_log: bool,
 }
 
 impl Serve {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let options = self.options(context).await?;
         let (store, images) = (context.store().await?, context.images().await?);
         let cannot = || format!("cannot serve on {}", self.addr);
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&self.addr)
@@ -39,19 +66,95 @@ impl Serve {
             })?
             .collect();
         if !self.allow_public && addresses.iter().any(|address| !address.ip().is_loopback()) {
-            return Err(Error::invalid_argument(format!(
-                "{} can be reached from other machines, and there is neither TLS nor authentication; if that is meant, add \
-                 --allow-public",
-                self.addr
-            )));
+            self.check_public()?;
         }
         let listener = TcpListener::bind(&addresses[..]).await.context(cannot)?;
         let address = listener.local_addr().context(cannot)?;
-        output::line(&format!("http://{address}"))?;
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        output::line(&format!("{scheme}://{address}"))?;
+        let (options, log) = if self.access_log {
+            let (options, lines) = logged(options);
+            (options, Some(tokio::spawn(write(lines, context.global.format))))
+        } else {
+            (options, None)
+        };
+        let served = serve(Registry::with_options(store, images, options), listener, signalled()).await;
+        if let Some(log) = log {
+            // It ends with the last connection.
+            drop(log.await);
+        }
+        served
+    }
+
+    async fn options(&self, context: &Context) -> Result<RegistryOptions> {
         let mut options = RegistryOptions::default().with_catalogue(context.catalogue.clone());
         if self.read_only {
             options = options.with_read_only();
         }
-        serve(Registry::with_options(store, images, options), listener, signalled()).await
+        if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
+            options = options.with_tls(blocking::run(move || Tls::from_files(&certificate, &key)).await?);
+        }
+        if let Some(path) = self.htpasswd.clone() {
+            options = options.with_passwords(blocking::run(move || Passwords::open(path)).await?);
+        }
+        Ok(options)
     }
+
+    fn check_public(&self) -> Result<()> {
+        let missing = match (&self.tls_cert, &self.htpasswd) {
+            (Some(_), Some(_)) => return Ok(()),
+            (None, None) => "neither TLS nor authentication: give --tls-cert, --tls-key and --htpasswd",
+            (None, Some(_)) => {
+                "no TLS, and passwords would be sent as they are: give --tls-cert and --tls-key"
+            }
+            (Some(_), None) => "no authentication: give --htpasswd",
+        };
+        Err(Error::invalid_argument(format!(
+            "{} can be reached from other machines, and there is {missing}; or, if that is meant, --allow-public",
+            self.addr
+        )))
+    }
+}
+
+/// Has finished requests told. The observer does not wait for whoever writes them.
+fn logged(options: RegistryOptions) -> (RegistryOptions, mpsc::Receiver<(Timestamp, AccessRecord)>) {
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    let options = options.with_observer(move |record| {
+        if sender.try_send((Timestamp::now(), record.clone())).is_err() {
+            tracing::debug!("the access log cannot keep up: a request is left out");
+        }
+    });
+    (options, receiver)
+}
+
+async fn write(mut records: mpsc::Receiver<(Timestamp, AccessRecord)>, format: Format) {
+    while let Some((time, record)) = records.recv().await {
+        note(&match format {
+            Format::Json => output::escape_json(&document(time, &record).to_string()),
+            Format::Text => line(time, &record),
+        });
+    }
+}
+
+fn document(time: Timestamp, record: &AccessRecord) -> serde_json::Value {
+    json!({
+        "time": time.to_string(),
+        "peer": record.peer.map(|peer| peer.to_string()),
+        "user": record.user,
+        "method": record.method,
+        "path": record.path,
+        "range": record.range,
+        "status": record.status,
+        "bytes": record.bytes,
+        "seconds": record.elapsed.as_secs_f64(),
+    })
+}
+
+/// A line in the common log format of web servers, with the time that it took.
+fn line(time: Timestamp, record: &AccessRecord) -> String {
+    let peer = record.peer.map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
+    let user = record.user.as_deref().map_or_else(|| "-".into(), escape);
+    let (method, path) = (escape(&record.method), escape(&record.path));
+    let (status, bytes, seconds) = (record.status, record.bytes, record.elapsed.as_secs_f64());
+    format!("{peer} - {user} [{time:.3}] \"{method} {path}\" {status} {bytes} {seconds:.3}s")
 }

@@ -3,7 +3,9 @@
 //! What goes wrong on a connection concerns that connection: it is traced and nothing more. A head of a request that is too large or
 //! no HTTP is answered by the HTTP library, without the specification's JSON.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::SocketAddr, pin::Pin, pin::pin, sync::Arc, time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service};
@@ -17,10 +19,12 @@ use tokio::{
     sync::Semaphore,
     task::JoinSet,
 };
+use tokio_rustls::server::TlsStream;
 use wharf_content::Result;
 
 use super::{
     Registry, access::Access, body::ResponseBody, refusal::Refusal, reply::Reply, request_body::RequestBody,
+    tls::Tls,
 };
 
 const API_VERSION: (HeaderName, HeaderValue) =
@@ -66,10 +70,17 @@ pub async fn serve(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot turn off the delay of small packets");
                 }
-                let connection = graceful.watch(registry.connection(stream));
+                let (registry, watcher) = (registry.clone(), graceful.watcher());
                 connections.spawn(async move {
                     let _place = place;
-                    if let Err(error) = connection.await {
+                    let ended = match &registry.options().tls {
+                        None => watcher.watch(registry.connection(stream, Some(peer))).await,
+                        Some(tls) => match registry.handshake(tls, stream).await {
+                            Some(stream) => watcher.watch(registry.connection(stream, Some(peer))).await,
+                            None => Ok(()),
+                        },
+                    };
+                    if let Err(error) = ended {
                         tracing::debug!(%peer, %error, "a connection ended early");
                     }
                 });
@@ -101,12 +112,30 @@ impl Registry {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        if let Err(error) = self.connection(io).await {
+        if let Err(error) = self.connection(io, None).await {
             tracing::debug!(%error, "a connection ended early");
         }
     }
 
-    fn connection<IO>(&self, io: IO) -> http1::Connection<TokioIo<IO>, Service>
+    /// Shakes hands. Who does not do it, or not in the time that the head of a request has, is let go.
+    async fn handshake<IO>(&self, tls: &Tls, io: IO) -> Option<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        match tokio::time::timeout(self.options().header_timeout, tls.0.accept(io)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a client and the registry do not agree on TLS");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a client does not begin with TLS");
+                None
+            }
+        }
+    }
+
+    fn connection<IO>(&self, io: IO, peer: Option<SocketAddr>) -> http1::Connection<TokioIo<IO>, Service>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -115,16 +144,22 @@ impl Registry {
             .header_read_timeout(self.options().header_timeout)
             .max_header_size(MAX_HEAD_LEN)
             .max_buf_size(READ_LEN)
-            .serve_connection(TokioIo::new(io), Service(self.clone()))
+            .serve_connection(
+                TokioIo::new(io),
+                Service { registry: self.clone(), peer, _open: Open::count(self) },
+            )
     }
 
-    async fn respond(self, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn respond(self, request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<ResponseBody> {
         let (head, incoming) = request.into_parts();
-        let mut access = Access::begin(self.options().observer.as_ref(), &head);
+        let mut access = Access::begin(&self, &head, peer);
         let mut body = RequestBody::new(&head, incoming, self.options().body_timeout);
-        let answer = self.answer(&head, &mut body).await;
+        let answer = self.answer(&head, &mut body, &mut access).await;
         let mut response = answer.map_or_else(Refusal::into_response, Reply::into_response);
         body.settle().await;
+        if let Some(metrics) = self.metrics() {
+            metrics.received(body.taken());
+        }
         response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
         access.answered(response.status());
         response.map(|content| ResponseBody::new(content, access))
@@ -132,7 +167,31 @@ impl Registry {
 }
 
 /// The registry as the HTTP library calls it.
-struct Service(Registry);
+struct Service {
+    registry: Registry,
+    peer: Option<SocketAddr>,
+    _open: Open,
+}
+
+/// Counts a connection for as long as it is there.
+struct Open(Registry);
+
+impl Open {
+    fn count(registry: &Registry) -> Self {
+        if let Some(metrics) = registry.metrics() {
+            metrics.connections.inc();
+        }
+        Self(registry.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.0.metrics() {
+            metrics.connections.dec();
+        }
+    }
+}
 
 impl service::Service<Request<Incoming>> for Service {
     type Response = Response<ResponseBody>;
@@ -140,7 +199,7 @@ impl service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let registry = self.0.clone();
-        Box::pin(async move { Ok(registry.respond(request).await) })
+        let (registry, peer) = (self.registry.clone(), self.peer);
+        Box::pin(async move { Ok(registry.respond(request, peer).await) })
     }
 }

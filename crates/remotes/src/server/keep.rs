@@ -73,15 +73,12 @@ impl Keeper {
         leases: &dyn LeaseManager,
         slot: &'a mut Option<Current>,
     ) -> Result<&'a mut Current> {
-        let current = match slot.take().filter(|current| current.since.elapsed() < self.grace) {
-            Some(current) => current,
-            None => {
-                let since = Instant::now();
-                let options = LeaseOptions::new().lasting(self.grace.saturating_mul(2));
-                let lease = leases.create_lease(options).await?.id;
-                Current { lease, since, held: HashSet::new() }
-            }
-        };
-        Ok(slot.insert(current))
+        if let Some(current) = slot.take().filter(|current| current.since.elapsed() < self.grace) {
+            return Ok(slot.insert(current));
+        }
+        let since = Instant::now();
+        let options = LeaseOptions::new().lasting(self.grace.saturating_mul(2));
+        let lease = leases.create_lease(options).await?.id;
+        Ok(slot.insert(Current { lease, since, held: HashSet::new() }))
     }
 }

@@ -28,17 +28,23 @@ pub(super) struct RequestBody {
     withheld: bool,
     failure: Option<Refusal>,
     failed: bool,
+    taken: u64,
 }
 
 impl RequestBody {
     pub(super) fn new(head: &Parts, incoming: Incoming, timeout: Duration) -> Self {
         let withheld = head.headers.contains_key(header::EXPECT);
-        Self { incoming, timeout, withheld, failure: None, failed: false }
+        Self { incoming, timeout, withheld, failure: None, failed: false, taken: 0 }
     }
 
     /// The length that the client declared; `None` where the body comes in chunks, and less once some was read.
     pub(super) fn declared_len(&self) -> Option<u64> {
         self.incoming.size_hint().exact()
+    }
+
+    /// How many bytes came so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The next piece; `None` at the end. What came before a failure is given before it.
@@ -122,6 +128,7 @@ impl RequestBody {
             if let Ok(mut bytes) = frame.into_data()
                 && !bytes.is_empty()
             {
+                self.taken += bytes.len() as u64;
                 return Ok(Some(mem::take(&mut bytes)));
             }
         }

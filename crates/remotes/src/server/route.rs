@@ -18,6 +18,7 @@ use super::{
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Version,
+    Metrics,
     ReadManifest { repository: Repository, reference: Reference },
     PutManifest(Push),
     DeleteManifest { repository: Repository, reference: Reference },
@@ -33,6 +34,23 @@ pub(super) enum Call {
 }
 
 impl Call {
+    /// Which of the registry's endpoints it is, for counting.
+    pub(super) fn endpoint(&self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Metrics => "metrics",
+            Self::ReadManifest { .. } | Self::PutManifest(_) | Self::DeleteManifest { .. } => "manifests",
+            Self::ReadBlob { .. } | Self::DeleteBlob { .. } => "blobs",
+            Self::StartUpload { .. }
+            | Self::UploadStatus { .. }
+            | Self::AppendUpload { .. }
+            | Self::FinishUpload { .. }
+            | Self::CancelUpload { .. } => "uploads",
+            Self::ListTags { .. } => "tags",
+            Self::ListReferrers { .. } => "referrers",
+        }
+    }
+
     /// Whether it may change the store.
     pub(super) fn writes(&self) -> bool {
         match self {
@@ -44,6 +62,7 @@ impl Call {
             | Self::FinishUpload { .. }
             | Self::CancelUpload { .. } => true,
             Self::Version
+            | Self::Metrics
             | Self::ReadManifest { .. }
             | Self::ReadBlob { .. }
             | Self::UploadStatus { .. }
@@ -100,6 +119,9 @@ const MAX_TAGS: usize = 64;
 
 /// Reads a request line.
 pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Call, Refusal> {
+    if path == "/metrics" {
+        return allow(method, &[Method::GET, Method::HEAD]).map(|()| Call::Metrics);
+    }
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let query = Query::parse(query.unwrap_or_default());

@@ -1,0 +1,145 @@
+//! `wharf serve` as a user runs it, and its neighbours.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+};
+
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::Value;
+use wharf_tests::TestRegistry;
+
+use support::{Wharf, three_platforms};
+
+/// A registry that runs, and is stopped.
+struct Served {
+    child: Child,
+    url: String,
+}
+
+impl Served {
+    fn start(wharf: &Wharf, arguments: &[&str]) -> Self {
+        let arguments = [&["serve", "--addr", "127.0.0.1:0"], arguments].concat();
+        let mut command = wharf.command(&arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+        Self { child, url: line.trim().to_owned() }
+    }
+
+    fn address(&self) -> &str {
+        self.url.split_once("://").expect("a URL").1
+    }
+
+    /// Stops it in order, and gives what it told meanwhile.
+    async fn stop(self) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        let mut told = String::new();
+        let mut child = self.child;
+        let (status, told) = tokio::task::spawn_blocking(move || {
+            child.stderr.take().expect("piped").read_to_string(&mut told).expect("reads");
+            (child.wait().expect("waits"), told)
+        })
+        .await
+        .expect("no panic");
+        assert_eq!(status.code(), Some(0), "stopping is what was asked for");
+        told
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serving_and_stopping() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let served = Served::start(&wharf, &[]);
+    assert!(served.url.starts_with("http://"));
+
+    let neighbour = Wharf::new();
+    let (one, two) = (format!("{}/a/b:1", served.address()), format!("{}/c:2", served.address()));
+    let pulled = neighbour.run(&["pull", "--all-platforms", &one]).await.succeeded();
+    let here = wharf.run(&["images", "ls", "--format", "json"]).await.succeeded();
+    let here: Value = serde_json::from_str(&here).expect("JSON");
+    assert!(pulled.trim().ends_with(here[0]["target"]["digest"].as_str().expect("a digest")), "{pulled}");
+
+    // What a neighbour pushes is an image here, and what it deletes is none.
+    neighbour.run(&["push", &one, &two]).await.succeeded();
+    assert!(wharf.run(&["ls", "-q"]).await.succeeded().contains(&two));
+    neighbour.run(&["delete", &two]).await.succeeded();
+    assert!(!wharf.run(&["ls", "-q"]).await.succeeded().contains(&two));
+    neighbour.run(&["delete", &two]).await.failed(2);
+    assert_eq!(served.stop().await, "", "nothing is told that was not asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_passwords_and_the_access_log() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).expect("valid").self_signed(&key);
+    let (cert_file, key_file, users) = (wharf.path("cert.pem"), wharf.path("key.pem"), wharf.path("users"));
+    fs::write(&cert_file, certificate.expect("signs").pem()).expect("writes");
+    fs::write(&key_file, key.serialize_pem()).expect("writes");
+    let line =
+        |user: &str, password: &str| format!("{user}:{}\n", bcrypt::hash(password, 4).expect("hashes"));
+    fs::write(&users, line("ann", "canary-secret")).expect("writes");
+    let served = Served::start(
+        &wharf,
+        &["--tls-cert", &cert_file, "--tls-key", &key_file, "--htpasswd", &users, "--access-log"],
+    );
+    assert!(served.url.starts_with("https://"));
+
+    let neighbour = Wharf::new();
+    let image = format!("{}/a/b:1", served.address());
+    let pull = async |creds: &[&str]| {
+        let arguments = [&["pull", "--all-platforms", "--ca-file", &cert_file, &image][..], creds].concat();
+        neighbour.run(&arguments).await
+    };
+    pull(&[]).await.failed(4);
+    pull(&["--creds", "ann:wrong"]).await.failed(4);
+    pull(&["--creds", "bob:canary-secret"]).await.failed(4);
+    pull(&["--creds", "ann:canary-secret"]).await.succeeded();
+    // The file changes while it is served.
+    fs::write(&users, line("bob", "canary-other")).expect("writes");
+    pull(&["--creds", "ann:canary-secret"]).await.failed(4);
+    pull(&["--creds", "bob:canary-other"]).await.succeeded();
+    // A file that is broken for a moment changes nothing.
+    fs::write(&users, "bob").expect("writes");
+    pull(&["--creds", "bob:canary-other"]).await.succeeded();
+
+    let log = served.stop().await;
+    for part in [" 401 ", "- ann [", "- bob [", "\"GET /v2/a/b/blobs/sha256:", " 200 "] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(!log.contains("canary"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_before_anything_is_served() {
+    let wharf = Wharf::new();
+    let (bad, empty) = (wharf.path("bad"), wharf.path("empty"));
+    fs::write(&bad, "user:plain-canary\n").expect("writes");
+    fs::write(&empty, "").expect("writes");
+    for (arguments, told) in [
+        (&["--htpasswd", &bad][..], "line 1 has no hash by bcrypt"),
+        (&["--htpasswd", &wharf.path("absent")], "cannot use the password file"),
+        (&["--tls-cert", &empty, "--tls-key", &empty], "no certificate in PEM form"),
+        (&["--tls-cert", &empty], "--tls-key"),
+        (&["--addr", "0.0.0.0:0"], "neither TLS nor authentication"),
+        (&["--addr", "0.0.0.0:0", "--htpasswd", &empty], "no TLS"),
+        (&["--addr", "nonsense"], "not an address"),
+    ] {
+        let error = wharf.run(&[&["serve"], arguments].concat()).await.failed(3);
+        assert!(error.contains(told) && !error.contains("canary"), "{arguments:?}: {error}");
+    }
+}
