@@ -37,16 +37,14 @@ use rustix::{
 use wharf_content::{Error, Result, ResultExt};
 
 pub use self::left_out::{LeftOut, Omission};
-pub(crate) use self::name::{Name, components, shown};
+pub(crate) use self::name::{Name, OPAQUE, WHITEOUT, components, shown};
+pub(crate) use self::tree::{cannot, itself};
+pub(crate) use self::{hide::names, implied::Implied, node::OVERLAY};
 use self::{
     hide::{Written, remove},
     left_out::Omissions,
     node::Metadata,
     tree::{Directory, Missing, Tree},
-};
-pub(crate) use self::{
-    implied::Implied,
-    tree::{cannot, itself},
 };
 use crate::untar::{Entry, Kind, TarReader};
 

@@ -16,6 +16,18 @@ use crate::{format::Output, options::ArchiveCompression};
 /// So much is compressed at a time, so that what waits for the output stays small.
 const STEP_LEN: usize = 128 * 1024;
 
+/// Compresses with gzip. Neither a name nor a time nor the system is told.
+pub(crate) fn gzip<W: Write>(output: W) -> GzEncoder<W> {
+    GzBuilder::new().operating_system(255).write(output, flate2::Compression::default())
+}
+
+/// Compresses with zstd, in one frame with a checksum.
+pub(crate) fn zstd<W: Write>(output: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut encoder = zstd::stream::write::Encoder::new(output, 0)?;
+    encoder.include_checksum(true)?;
+    Ok(encoder)
+}
+
 /// An output that compresses.
 pub(crate) struct Compressed<'a, 'o> {
     output: &'a mut Output<'o>,
@@ -47,18 +59,12 @@ impl Encoder {
 impl<'a, 'o> Compressed<'a, 'o> {
     /// Compresses into `output`.
     pub(crate) fn new(output: &'a mut Output<'o>, compression: ArchiveCompression) -> Result<Self> {
-        let failed = |error| Error::io("cannot begin to compress the archive", error);
         let encoder = match compression {
             ArchiveCompression::None => Encoder::None,
-            // Neither a name nor a time nor the system is told.
-            ArchiveCompression::Gzip => Encoder::Gzip(
-                GzBuilder::new().operating_system(255).write(Vec::new(), flate2::Compression::default()),
+            ArchiveCompression::Gzip => Encoder::Gzip(gzip(Vec::new())),
+            ArchiveCompression::Zstd => Encoder::Zstd(
+                zstd(Vec::new()).map_err(|error| Error::io("cannot begin to compress the archive", error))?,
             ),
-            ArchiveCompression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 0).map_err(failed)?;
-                encoder.include_checksum(true).map_err(failed)?;
-                Encoder::Zstd(encoder)
-            }
         };
         Ok(Self { output, encoder, written: 0, len: 0 })
     }

@@ -288,8 +288,8 @@ fn claimed(name: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-/// A number that no other import uses, since the keys of the hash are random.
-fn unique() -> u64 {
+/// A number that nothing else is named by, since the keys of the hash are random.
+pub(crate) fn unique() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 

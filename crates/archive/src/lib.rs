@@ -5,6 +5,8 @@
 pub mod apply;
 #[cfg(target_os = "linux")]
 pub mod bundle;
+#[cfg(target_os = "linux")]
+pub mod diff;
 pub mod export;
 #[cfg(target_os = "linux")]
 pub mod files;
@@ -47,6 +49,8 @@ pub use wharf_content as __content;
 
 #[cfg(target_os = "linux")]
 pub use apply::{Applied, ApplyOptions, apply};
+#[cfg(target_os = "linux")]
+pub use diff::{Diff, DiffLayer, Diffed};
 pub use export::{export, export_to_file};
 pub use format::{ArchiveFormat, ArchiveFormats, Exported, Input, Output, Sniff};
 pub use import::{import, import_from_file};

@@ -23,10 +23,10 @@ pub(crate) use pax::{Time, Xattr};
 pub(crate) use sparse::{Piece, Sparse};
 
 /// The most bytes in the headers that say more of one entry (pax and GNU's long names), together.
-const MAX_EXTENSIONS_LEN: u64 = 1024 * 1024;
+pub(crate) const MAX_EXTENSIONS_LEN: u64 = 1024 * 1024;
 
 /// The longest name, which is the longest that Linux has for a path.
-const MAX_NAME_LEN: usize = 4096;
+pub(crate) const MAX_NAME_LEN: usize = 4096;
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -136,7 +136,7 @@ fn has_names(directory: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// The names in a directory.
-fn names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();

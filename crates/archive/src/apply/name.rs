@@ -4,11 +4,11 @@
 use wharf_content::{Error, Result};
 
 /// Begins the name of what is to be hidden.
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Begins the names that AUFS used for itself.
 const META: &[u8] = b".wh..wh.";
 /// Hides all that a directory had.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What an entry is about. Directories are given by their components.
 #[derive(Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::{
 use crate::untar::{Attributes, Time, Xattr};
 
 /// Begins the names of extended attributes that overlayfs reads.
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+pub(crate) const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What a node gets, checked.
 #[derive(Clone, Debug)]
