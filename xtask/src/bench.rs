@@ -3,6 +3,7 @@
 //! The figures are printed beside their targets and judged by whoever reads them: a busy machine is no reason for
 //! a task to fail.
 
+mod archive;
 mod contest;
 mod figures;
 mod graph;
@@ -14,6 +15,7 @@ mod push;
 mod store;
 mod store_figures;
 
+pub(crate) use archive::{export, import};
 pub(crate) use graph::graph;
 pub(crate) use pull::pull;
 pub(crate) use push::{copy, push};

@@ -76,6 +76,10 @@ enum Bench {
     Push(Moving),
     /// Copies them from one registry on loopback to another: wharf and skopeo in turn.
     Copy(Moving),
+    /// Exports them to an archive: wharf from a store and skopeo from a layout, in turn.
+    Export(Moving),
+    /// Imports them from an archive: wharf into a store and skopeo into a layout, in turn.
+    Import(Moving),
     /// Commits many small blobs and a large one, beside sha256sum and cp, and looks through 100,000.
     Store {
         /// How often the large file is taken by each contender; the medians are compared.
@@ -124,6 +128,12 @@ fn main() -> ExitCode {
         }
         Task::Bench { what: Bench::Copy(Moving { rounds, only, wharf }) } => {
             bench::copy(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Export(Moving { rounds, only, wharf }) } => {
+            bench::export(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Import(Moving { rounds, only, wharf }) } => {
+            bench::import(rounds, only.as_deref(), wharf.as_deref())
         }
         Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
         Task::Bench { what: Bench::Graph { rounds } } => bench::graph(rounds),

@@ -46,6 +46,7 @@ pub(crate) const BENCH: &[Program] = &[
     Program { name: "containerd", package: "containerd" },
     Program { name: "ctr", package: "containerd" },
     Program { name: "curl", package: "curl" },
+    Program { name: "zstd", package: "zstd" },
 ];
 
 /// Makes sure that all of them are there. `may_install` is whether apt may be asked.

@@ -87,8 +87,16 @@ impl Source for Read {
         Ok(stream_blob(Arc::clone(&self.reader), offset))
     }
 
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        Some(Arc::clone(&self.reader))
+    }
+
     fn taken(&self, chunk: &bytes::Bytes) {
-        let (descriptor, count) = (&self.descriptor, chunk.len() as u64);
+        self.shared(chunk.len() as u64);
+    }
+
+    fn shared(&self, count: u64) {
+        let descriptor = &self.descriptor;
         self.options.sink.event(&Event::Bytes { descriptor, count });
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     format::{ArchiveFormat, ArchiveFormats, HEAD_LEN, Input, Sniff},
     naming,
     options::ImportOptions,
+    referrers,
     whole::Wholeness,
 };
 
@@ -26,7 +27,8 @@ use crate::{
 ///
 /// Everything is taken in while it streams by, verified, and looked through; the records are written last, when all the images are
 /// known to be there, and given sorted by name. A record of the same image keeps its labels; one of another image by the same name is
-/// replaced with a warning where [`ImportOptions::replacing`] says so, and an error otherwise.
+/// replaced with a warning where [`ImportOptions::replacing`] says so, and an error otherwise. What the archive lists without a name because
+/// it refers to one of the images, such as a signature, is held by labels on what it refers to.
 ///
 /// # Errors
 /// Nothing is recorded then, and images of the store are as they were, unless the record of one of several fails.
@@ -130,17 +132,18 @@ async fn under_lease(
 async fn record_entries(
     leased: &Arc<LeasedStore>,
     images: &dyn ImageStore,
-    entries: Vec<Descriptor>,
+    mut entries: Vec<Descriptor>,
     options: &ImportOptions,
 ) -> Result<Vec<Image>> {
     let store = Arc::clone(leased) as Arc<dyn Store>;
+    let listed = referrers::take_out(&mut entries, store.as_ref(), options).await?;
     let named = naming::name(entries, options)?;
     if !named.unnamed.is_empty() {
         let unnamed = naming::list(&named.unnamed);
         let text = format!("images of the archive are left out: {unnamed}; a base name would give them one");
         options.sink.event(&Event::Warning { text: &text });
     }
-    let wholeness = Wholeness::new(store, options);
+    let wholeness = Wholeness::new(Arc::clone(&store), options);
     let mut whole = HashSet::new();
     for image in &named.images {
         // Many names may mean one image.
@@ -150,6 +153,7 @@ async fn record_entries(
         leased.add(&image.target.digest).await?;
         wholeness.check(image).await.context(|| format!("cannot import {:?}", image.name))?;
     }
+    referrers::hold(&store, &named.images, &listed, options).await?;
     let mut recorded = Vec::with_capacity(named.images.len());
     if !options.replace {
         refuse_taken(images, &named.images).await?;

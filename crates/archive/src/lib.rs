@@ -40,6 +40,7 @@ mod naming;
 mod oci_archive;
 mod parts;
 mod plan;
+mod referrers;
 mod tar;
 mod untar;
 mod whole;

@@ -6,6 +6,8 @@
 //! neither                             the base name and the digest
 //! ```
 //!
+//! Full names that are not of the base name are kept, or with [`FullNames::Filter`] left out with their images.
+//!
 //! (containerd: `client/import.go` and `core/images/archive/reference.go`, where the base name is the date if none is given; here it is
 //! asked for, so that the same archive always gives the same names.)
 
@@ -15,7 +17,7 @@ use wharf_images::{
     sqlite::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME},
 };
 
-use crate::options::ImportOptions;
+use crate::options::{FullNames, ImportOptions};
 
 /// The longest name that is taken from an archive: a reference with everything has less.
 const MAX_NAME_LEN: usize = 1024;
@@ -33,6 +35,8 @@ pub(crate) struct Named {
     pub(crate) images: Vec<Image>,
     /// Those that stay without a name, and why.
     pub(crate) unnamed: Vec<String>,
+    /// Those whose names are not wanted.
+    filtered: Vec<String>,
 }
 
 /// Checks the base name before anything is read.
@@ -41,6 +45,9 @@ pub(crate) struct Named {
 /// `InvalidArgument` where it is no name of a repository.
 pub(crate) fn check_base(options: &ImportOptions) -> Result<()> {
     match &options.base_name {
+        None if options.full_names == FullNames::Filter => {
+            Err(Error::invalid_argument("names can be filtered by a base name only: give one"))
+        }
         Some(base) => tagged(base, "latest").map(drop).map_err(|error| {
             error.context(format!(
                 "{base:?} cannot be a base name: a repository without a tag is, as in ghcr.io/owner/image"
@@ -62,6 +69,10 @@ pub(crate) fn name(entries: Vec<Descriptor>, options: &ImportOptions) -> Result<
         let own = target.annotations.remove(ANNOTATION_IMAGE_NAME);
         let reference = target.annotations.remove(ANNOTATION_REF_NAME);
         let name = one(own, reference, &target.digest, options, &mut named.unnamed)?;
+        if let Some(name) = name.as_ref().filter(|name| !is_wanted(name, options)) {
+            named.filtered.push(format!("{name:?}"));
+            continue;
+        }
         if options.digests
             && let Some(repository) = repository(name.as_deref(), options)
         {
@@ -83,6 +94,13 @@ pub(crate) fn name(entries: Vec<Descriptor>, options: &ImportOptions) -> Result<
     }
     if is_empty {
         return Err(Error::invalid_argument("there is no image in the archive"));
+    }
+    if named.images.is_empty() && !named.filtered.is_empty() {
+        return Err(Error::not_found(format!(
+            "no image of the archive has a name below {:?}: there are {}",
+            options.base_name.as_deref().unwrap_or_default(),
+            list(&named.filtered)
+        )));
     }
     if named.images.is_empty() {
         return Err(Error::invalid_argument(format!(
@@ -154,6 +172,13 @@ fn one(
             Ok(None)
         }
     }
+}
+
+/// Whether a name is of the base name's repository or one below it, where that is asked for.
+fn is_wanted(name: &str, options: &ImportOptions) -> bool {
+    let (FullNames::Filter, Some(base)) = (options.full_names, &options.base_name) else { return true };
+    let Ok(base) = Reference::parse(base) else { return false };
+    name.strip_prefix(base.repository()).is_some_and(|rest| rest.starts_with(['/', ':', '@']))
 }
 
 fn tagged(base: &str, tag: &str) -> Result<String> {
@@ -238,6 +263,34 @@ mod tests {
         ];
         expected.sort();
         assert_eq!(names(&entries, &based).expect("named"), expected);
+    }
+
+    #[test]
+    fn full_names_of_other_repositories_are_left_out_on_request() {
+        let entries = [
+            entry("a", Some("ghcr.io/a/b:1"), None),
+            entry("b", None, Some("ghcr.io/a/b/c:1")),
+            entry("c", Some("ghcr.io/a/bc:1"), None),
+            entry("d", None, Some("busybox:1")),
+            entry("e", Some("not a reference"), None),
+            entry("f", None, Some("2")),
+        ];
+        let options = ImportOptions::new().with_base_name("ghcr.io/a/b");
+        assert_eq!(names(&entries, &options).expect("kept").len(), entries.len());
+        let options = options.filtering_names();
+        let wanted = ["ghcr.io/a/b/c:1", "ghcr.io/a/b:1", "ghcr.io/a/b:2"];
+        assert_eq!(names(&entries, &options).expect("filtered"), wanted);
+        let library = ImportOptions::new().with_base_name("busybox").filtering_names().with_digests();
+        let digest = Digest::sha256(b"d");
+        let found = names(&entries[2..5], &library).expect("one");
+        assert_eq!(
+            found,
+            ["docker.io/library/busybox:1".into(), format!("docker.io/library/busybox@{digest}")]
+        );
+        let error = names(&entries[2..5], &options).expect_err("none");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("\"ghcr.io/a/bc:1\""), "{error}");
+        assert!(check_base(&ImportOptions::new().filtering_names()).is_err());
     }
 
     #[test]

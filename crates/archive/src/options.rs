@@ -6,6 +6,7 @@ use wharf_content::Catalogue;
 use wharf_images::{
     Limits, Selection,
     progress::{Silent, Sink},
+    referrers::ReferrersProvider,
 };
 
 /// The format of an export that names none.
@@ -23,6 +24,18 @@ pub enum Missing {
     Fail,
     /// It leaves out what is missing, with a warning. An image whose own manifest or index is missing is an error in any case.
     LeaveOut,
+}
+
+/// What an import does with images whose own full names lie outside of the base name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FullNames {
+    /// It takes them in under the names that they have.
+    #[default]
+    Keep,
+    /// It leaves them out: of full names only those of the base name's repository are taken, and of repositories below it
+    /// (containerd: `core/images/archive/reference.go`, `FilterRefPrefix`).
+    Filter,
 }
 
 /// How a whole archive is compressed.
@@ -51,6 +64,8 @@ pub struct ExportOptions {
     /// Whether layers that may not be distributed are left out, present or not. By default they are parts like all others:
     /// exported, and an error where they are missing.
     pub skip_non_distributable: bool,
+    /// Where what refers to an image is found, such as signatures, which then goes along; nowhere by default.
+    pub referrers: Option<Arc<dyn ReferrersProvider>>,
     /// What is done where the store lacks a part of an image.
     pub missing: Missing,
     /// How the whole archive is compressed; not at all by default.
@@ -72,6 +87,7 @@ impl Default for ExportOptions {
             selection: Selection::host(),
             docker_manifest: true,
             skip_non_distributable: false,
+            referrers: None,
             missing: Missing::Fail,
             compression: ArchiveCompression::None,
             strict_types: false,
@@ -114,6 +130,14 @@ impl ExportOptions {
     #[must_use]
     pub fn skipping_non_distributable(mut self) -> Self {
         self.skip_non_distributable = true;
+        self
+    }
+
+    /// Takes along what refers to the manifests and indexes that are exported, as `referrers` tells, and what refers to that. It is listed
+    /// in `index.json` without a name, as [`LayoutResolver`](crate::LayoutResolver) lists it. An archive for Docker alone has no place for it.
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: Arc<dyn ReferrersProvider>) -> Self {
+        self.referrers = Some(referrers);
         self
     }
 
@@ -168,6 +192,8 @@ pub struct ImportOptions {
     pub format: Option<String>,
     /// The repository of images that the archive gives a bare tag or no name at all, such as `ghcr.io/owner/image`.
     pub base_name: Option<String>,
+    /// What becomes of images whose own full names lie outside of the base name; they are kept by default.
+    pub full_names: FullNames,
     /// Whether each image is recorded by its digest too, in the base name or its own repository; it is not by default.
     pub digests: bool,
     /// Whether a name goes to the image of the archive where another image has it here; by default that is an error, `AlreadyExists`.
@@ -212,6 +238,13 @@ impl ImportOptions {
     #[must_use]
     pub fn with_base_name(mut self, base_name: impl Into<String>) -> Self {
         self.base_name = Some(base_name.into());
+        self
+    }
+
+    /// Leaves out images whose own full names are not of the base name, which must be set.
+    #[must_use]
+    pub fn filtering_names(mut self) -> Self {
+        self.full_names = FullNames::Filter;
         self
     }
 
@@ -284,6 +317,7 @@ impl Default for ImportOptions {
         Self {
             format: None,
             base_name: None,
+            full_names: FullNames::Keep,
             digests: false,
             replace: false,
             selection: None,

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use wharf_content::{Descriptor, Error, ErrorKind, Provider, Result};
-use wharf_images::{Children, Flow, Handler, image, media_types, walk};
+use wharf_images::{Flow, Handler, image, media_types, walk};
 
 use crate::options::ExportOptions;
 
@@ -37,7 +37,7 @@ impl Parts {
     pub(crate) async fn find(
         provider: &Arc<dyn Provider>,
         target: &Descriptor,
-        children: &Arc<Children>,
+        children: &Arc<dyn Handler>,
         options: &ExportOptions,
     ) -> Result<Self> {
         let (selection, catalogue) = (&options.selection, &options.catalogue);
@@ -58,7 +58,7 @@ impl Parts {
 #[derive(Debug)]
 struct Finder {
     provider: Arc<dyn Provider>,
-    children: Arc<Children>,
+    children: Arc<dyn Handler>,
     skip_non_distributable: bool,
     parts: Mutex<Parts>,
 }

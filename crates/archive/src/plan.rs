@@ -17,13 +17,20 @@ use std::{
 };
 
 use wharf_content::{Descriptor, Digest, Error, Provider, Result, ResultExt};
-use wharf_images::{Children, Image, Kind, Selection, decode::kind, image, progress::Event};
+use wharf_images::{
+    Children, Handler, Image, Kind, Selection,
+    decode::kind,
+    image,
+    progress::Event,
+    referrers::{ReferrersProvider, SetReferrers},
+};
 
 use crate::{
     docker::Entries,
     index::{self, index_json},
     options::{ExportOptions, Missing},
     parts::{Part, Parts},
+    referrers::Found,
     transport::Title,
 };
 
@@ -108,7 +115,14 @@ impl Plan {
         if options.strict_types {
             children = children.with_strict_types();
         }
-        let children = Arc::new(children);
+        let found = options.referrers.as_ref().map(|referrers| Arc::new(Found::new(Arc::clone(referrers))));
+        let children: Arc<dyn Handler> = match &found {
+            Some(found) => {
+                let referrers = Arc::clone(found) as Arc<dyn ReferrersProvider>;
+                Arc::new(SetReferrers::new(children, referrers).with_catalogue(options.catalogue.clone()))
+            }
+            None => Arc::new(children),
+        };
         let mut blobs = BTreeMap::new();
         let mut missing = Vec::new();
         for image in &images {
@@ -147,7 +161,16 @@ impl Plan {
                 }
             }
         }
-        let (index_json, manifest_json) = (index_json(&images)?, entries.manifest_json()?);
+        let referrers = found.map(|found| found.all()).unwrap_or_default();
+        let unnamed = referrers
+            .into_iter()
+            .filter(|referrer| {
+                blobs.contains_key(&referrer.digest)
+                    && !images.iter().any(|image| image.entry.digest == referrer.digest)
+            })
+            .map(Wanted::listed);
+        let listed = in_order(images.iter().cloned().chain(unnamed).collect())?;
+        let (index_json, manifest_json) = (index_json(&listed)?, entries.manifest_json()?);
         Ok(Self { index_json, manifest_json, docker_files: entries.files(), unloadable, blobs })
     }
 }

@@ -11,10 +11,13 @@ mod oci;
 mod opened;
 mod packing;
 mod pusher;
+mod removal;
 mod section;
 
 pub use archive::{ArchiveKind, ArchiveResolver};
 pub use oci::LayoutResolver;
 
 pub(crate) use directory::Layout;
+pub(crate) use entries::plain;
+pub(crate) use fetcher::ListedReferrers;
 pub(crate) use location::Title;

@@ -92,7 +92,10 @@ impl<'a> Wholeness<'a> {
     }
 
     /// What is missing below a root.
-    async fn missing(&self, root: &Descriptor) -> Result<Vec<Descriptor>> {
+    ///
+    /// # Errors
+    /// As [`Wholeness::check`], but that something is missing.
+    pub(crate) async fn missing(&self, root: &Descriptor) -> Result<Vec<Descriptor>> {
         let finder = Finder {
             store: Arc::clone(&self.store),
             children: Arc::clone(&self.children),

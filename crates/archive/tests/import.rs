@@ -16,7 +16,10 @@ use wharf_content::{
     Algorithm, Catalogue, Descriptor, Digest, ErrorKind, Provider, Result, Store, filter::FilterSet,
     gc::CollectOptions, plugin::Registration,
 };
-use wharf_images::{Image, Selection, collect, image, media_types as types};
+use wharf_images::{
+    Image, Selection, collect, image, media_types as types,
+    referrers::{ReferrersProvider, StoredReferrers},
+};
 use wharf_platforms::Platform;
 
 fn plain() -> ImportOptions {
@@ -513,4 +516,152 @@ async fn the_catalogue_chooses_the_format() {
     into.refused(b"{}", &both, ErrorKind::Conflict, &["line, other"]).await;
     let surer = plain().with_catalogue(catalogue.with(with("other", Sniff::Container)));
     into.import(b"{}", &surer).await.expect("the surest");
+}
+
+/// A manifest that is about another one.
+async fn about(fixture: &Fixture, subject: &Descriptor, text: &str) -> (Descriptor, Descriptor) {
+    let payload = fixture.blob("application/x-payload", text.to_owned()).await;
+    let config = fixture.blob(types::OCI_EMPTY, "{}").await;
+    let mut subject = subject.clone();
+    subject.platform = None;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "artifactType": "application/x-test",
+        "config": config, "layers": [payload], "subject": subject,
+    });
+    (fixture.blob(types::OCI_MANIFEST, manifest.to_string()).await, payload)
+}
+
+async fn gathered(store: &dyn Store) -> StoredReferrers {
+    StoredReferrers::gather(store, Catalogue::linked()).await.expect("gathers")
+}
+
+async fn referrers(store: &dyn Store, subject: &Descriptor) -> Vec<Digest> {
+    let found = gathered(store).await.referrers(subject).await.expect("lists");
+    found.into_iter().map(|referrer| referrer.digest).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_refers_to_images_goes_along_on_request_and_comes_back() {
+    let fixture = Fixture::memory();
+    let (one, two) = (fixture.image(&host(), "one").await, fixture.image(&other(), "two").await);
+    let index = fixture.index(&[one.manifest.clone(), two.manifest.clone()]).await;
+    let (of_index, _) = about(&fixture, &index, "of the index").await;
+    let (of_one, _) = about(&fixture, &one.manifest, "of one platform").await;
+    let (of_that, _) = about(&fixture, &of_one, "of what is about it").await;
+    let (of_other, _) = about(&fixture, &two.manifest, "of the other platform").await;
+    let (elsewhere, _) = about(&fixture, &fixture.image(&host(), "elsewhere").await.manifest, "more").await;
+    let image = Image::new("quay.io/a:1", index.clone());
+    let found = Arc::new(gathered(fixture.store.as_ref()).await);
+    let own = ExportOptions::default();
+    for (options, expected) in [
+        (own.clone(), vec![]),
+        (own.clone().with_referrers(found.clone()), vec![&of_index, &of_one, &of_that]),
+        (all().with_referrers(found.clone()), vec![&of_index, &of_one, &of_that, &of_other]),
+    ] {
+        let archive =
+            export_bytes(&fixture, &[image.clone(), image.clone()], &options).await.expect("exports");
+        let listed: serde_json::Value =
+            serde_json::from_slice(&by_name(&archive)["index.json"]).expect("an index");
+        let mut wanted: Vec<_> = expected
+            .iter()
+            .map(|at| json!({ "mediaType": at.media_type, "digest": at.digest, "size": at.size }))
+            .collect();
+        wanted.sort_by_key(|entry| entry["digest"].to_string());
+        let (named, unnamed): (Vec<_>, Vec<_>) = listed["manifests"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .cloned()
+            .partition(|entry| entry["annotations"].is_object());
+        assert_eq!((named.len(), &unnamed), (1, &wanted));
+
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let layout = dir.path().join("layout");
+        tar::Archive::new(&archive[..]).unpack(&layout).expect("unpacks");
+        for is_directory in [false, true] {
+            let into = Into::local(&dir.path().join(format!("store-{is_directory}"))).await;
+            let store = into.fixture.store.as_ref();
+            let events = Arc::new(Events::default());
+            let options = plain().with_base_name("quay.io/a").with_sink(events.clone());
+            let imported = if is_directory {
+                import_from_file(&layout, into.fixture.store.clone(), into.images.as_ref(), &options).await
+            } else {
+                into.import(&archive, &options).await
+            };
+            let names: Vec<_> = imported.expect("imports").into_iter().map(|image| image.name).collect();
+            assert_eq!(names, ["quay.io/a:1"], "what has no name of its own gets none");
+            assert_eq!(events.with("warning"), [""; 0]);
+            assert_eq!(collect(store, &CollectOptions::default()).await.expect("collects"), []);
+            for (subject, referrer) in [
+                (&index, &of_index),
+                (&one.manifest, &of_one),
+                (&of_one, &of_that),
+                (&two.manifest, &of_other),
+            ] {
+                let is_there = expected.contains(&referrer);
+                let wanted: Vec<_> = is_there.then(|| referrer.digest.clone()).into_iter().collect();
+                assert_eq!(referrers(store, subject).await, wanted);
+            }
+            let images = into.images.list(&FilterSet::all()).await.expect("lists");
+            let again = Arc::new(gathered(store).await);
+            let same = ExportOptions::default().with_selection(options_of(&expected, &of_other));
+            let again =
+                export_bytes(&into.fixture, &images, &same.with_referrers(again)).await.expect("exports");
+            if !expected.is_empty() {
+                assert!(again == archive, "the same to the byte");
+            }
+        }
+    }
+    assert!(!referrers(fixture.store.as_ref(), &one.manifest).await.contains(&elsewhere.digest));
+}
+
+fn options_of(expected: &[&Descriptor], of_other: &Descriptor) -> Selection {
+    if expected.contains(&of_other) { Selection::all() } else { Selection::host() }
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_and_is_not_whole_is_told() {
+    let fixture = Fixture::memory();
+    let one = fixture.image(&host(), "one").await;
+    let (good, _) = about(&fixture, &one.manifest, "good").await;
+    let (half, payload) = about(&fixture, &one.manifest, "half").await;
+    fixture.store.delete(&payload.digest).await.expect("deletes");
+    let found = Arc::new(gathered(fixture.store.as_ref()).await);
+    let options = all().with_referrers(found);
+    let error = export_bytes(&fixture, &[one.named(NAME)], &options).await.expect_err("lacks a part");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.report().contains(payload.digest.as_str()), "{}", error.report());
+    let archive =
+        export_bytes(&fixture, &[one.named(NAME)], &options.skipping_missing()).await.expect("exports");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let into = Into::local(dir.path()).await;
+    let events = Arc::new(Events::default());
+    into.import(&archive, &plain().with_sink(events.clone())).await.expect("imports");
+    let told = events.with("warning");
+    assert!(told.len() == 1 && told[0].contains(half.digest.as_str()), "{told:?}");
+    collect(into.fixture.store.as_ref(), &CollectOptions::default()).await.expect("collects");
+    assert_eq!(referrers(into.fixture.store.as_ref(), &one.manifest).await, [good.digest]);
+}
+
+#[tokio::test]
+async fn what_refers_to_nothing_that_is_there_is_an_image_like_others() {
+    let fixture = Fixture::memory();
+    let one = fixture.image(&host(), "one").await;
+    let (alone, _) = about(&fixture, &one.manifest, "alone").await;
+    let archive = Tarball::new();
+    let mut manifests = vec![];
+    let mut archive = archive;
+    for blob in [&alone.digest, &Digest::sha256(b"{}"), &Digest::sha256(b"alone")] {
+        archive = archive.file(&path(blob), &fixture.content(blob).await);
+    }
+    manifests.push(alone.clone());
+    let archive = archive
+        .file("index.json", json!({ "schemaVersion": 2, "manifests": manifests }).to_string())
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .finish();
+    let into = Into::memory();
+    let error = into.import(&archive, &plain()).await.expect_err("has no name");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let images = into.import(&archive, &plain().with_base_name("quay.io/a")).await.expect("imports");
+    assert_eq!(images[0].name, format!("quay.io/a@{}", alone.digest));
 }

@@ -1,11 +1,13 @@
-//! Layouts and archives, as a user types them: `oci:`, `oci-archive:`, `docker-archive:`, and the options of `export`.
+//! Layouts and archives, as a user types them: `oci:`, `oci-archive:`, `docker-archive:`, and the options of `export` and `import`.
 
 mod support;
 
 use std::fs;
 
-use serde_json::Value;
-use support::{Wharf, three_platforms};
+use serde_json::{Value, json};
+use support::{Done, Wharf, three_platforms};
+use wharf_content::Descriptor;
+use wharf_images::media_types as types;
 use wharf_tests::TestRegistry;
 
 #[tokio::test]
@@ -106,4 +108,116 @@ async fn exports_are_compressed_or_for_docker_alone_or_without_what_is_missing()
     assert_eq!(done.code(), 0, "{}", done.err());
     assert!(done.err().contains("left out"), "{}", done.err());
     Wharf::new().run(&["import", &all]).await.succeeded();
+}
+
+/// Puts a bill about `subject` into the store, and gives its digest.
+async fn bill(wharf: &Wharf, subject: &Descriptor) -> String {
+    let config = Descriptor::of(types::OCI_EMPTY, b"{}");
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "config": config, "layers": [],
+        "artifactType": "application/x-bill", "subject": subject,
+    });
+    let manifest = manifest.to_string().into_bytes();
+    for bytes in [b"{}".as_slice(), &manifest] {
+        let path = wharf.path("document");
+        fs::write(&path, bytes).expect("writes");
+        let mut command = wharf.command(&["content", "ingest", "document"]);
+        command.stdin(fs::File::open(&path).expect("opens"));
+        let done = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        Done(done.expect("runs")).succeeded();
+    }
+    Descriptor::of(types::OCI_MANIFEST, &manifest).digest.to_string()
+}
+
+#[tokio::test]
+async fn exports_take_referrers_along_and_imports_bring_them_back() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("team/image:1", &three_platforms()).await.expect("puts");
+    let target = registry.image(&name).await.expect("there").target;
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let bill = bill(&wharf, &target).await;
+    let file = wharf.path("a.tar");
+    for (flags, expected) in [(&[][..], String::new()), (&["--referrers"], format!("{bill}\n"))] {
+        let arguments = [&["export", "--all-platforms", &name, "-o", &file], flags].concat();
+        wharf.run(&arguments).await.succeeded();
+        let into = Wharf::new();
+        into.run(&["import", &file]).await.succeeded();
+        into.run(&["gc"]).await.succeeded();
+        assert_eq!(into.run(&["referrers", "--local", "-q", &name]).await.succeeded(), expected);
+        let place = format!("oci-archive:{file}");
+        assert_eq!(wharf.run(&["referrers", "-q", &place]).await.succeeded(), expected);
+    }
+    // A copy writes the same list.
+    let copied = wharf.path("b.tar");
+    let place = format!("oci-archive:{copied}:{name}");
+    wharf.run(&["copy", "--referrers", &format!("store:{name}"), &place]).await.succeeded();
+    let other = wharf.path("c.tar");
+    wharf
+        .run(&["export", "--all-platforms", "--referrers", "--type", "oci", &name, "-o", &other])
+        .await
+        .succeeded();
+    assert!(fs::read(&copied).expect("reads") == fs::read(&other).expect("reads"), "the same to the byte");
+    let error = wharf.run(&["export", "--referrers", "--type", "docker", &name, "-o", &file]).await.failed(3);
+    assert!(error.contains("--type oci"), "{error}");
+    wharf
+        .run(&["export", "--all-platforms", "--skip-non-distributable", &name, "-o", &file])
+        .await
+        .succeeded();
+}
+
+#[tokio::test]
+async fn images_are_deleted_out_of_layouts_with_what_only_they_need() {
+    let registry = TestRegistry::start().await;
+    let from = registry.put("team/image:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let layout = wharf.path("layout");
+    let blobs = || {
+        let names = fs::read_dir(wharf.path("layout/blobs/sha256")).expect("lists");
+        let mut names: Vec<_> = names.map(|name| name.expect("one").file_name()).collect();
+        names.sort();
+        names
+    };
+    wharf.run(&["copy", "--platform", "linux/amd64", &from, &format!("oci:{layout}:one")]).await.succeeded();
+    let one = blobs();
+    wharf.run(&["copy", &from, &format!("oci:{layout}:all")]).await.succeeded();
+    let all = format!("oci:{layout}:all");
+    assert_eq!(wharf.run(&["delete", &all]).await.succeeded(), format!("{all}\n"));
+    assert_eq!(blobs(), one, "what both have stays");
+    wharf.run(&["digest", &format!("oci:{layout}:one")]).await.succeeded();
+    let error = wharf.run(&["delete", &all]).await.failed(2);
+    assert!(error.contains("\"all\""), "{error}");
+    let error = wharf.run(&["delete", &format!("oci:{layout}")]).await.failed(3);
+    assert!(error.contains("DIR:TAG"), "{error}");
+    wharf.run(&["delete", &format!("oci:{layout}:one")]).await.succeeded();
+    assert!(blobs().is_empty());
+    let archive = format!("oci-archive:{}:1", wharf.path("a.tar"));
+    wharf.run(&["copy", &from, &archive]).await.succeeded();
+    let error = wharf.run(&["delete", &archive]).await.failed(1);
+    assert!(error.contains("wharf copy oci-archive:"), "{error}");
+    wharf.run(&["digest", &archive]).await.succeeded();
+}
+
+#[tokio::test]
+async fn names_of_other_repositories_are_left_out_on_request() {
+    let registry = TestRegistry::start().await;
+    let names = ["team/image:1", "team/image/more:1", "team/images:1"].map(|name| registry.reference(name));
+    let wharf = Wharf::new();
+    for name in ["team/image:1", "team/image/more:1", "team/images:1"] {
+        let name = registry.put(name, &three_platforms()).await.expect("puts");
+        wharf.run(&["pull", &name]).await.succeeded();
+    }
+    let file = wharf.path("a.tar");
+    wharf.run(&["export", &names[0], &names[1], &names[2], "-o", &file]).await.succeeded();
+    let base = registry.reference("team/image");
+    let into = Wharf::new();
+    into.run(&["import", "--base-name", &base, "--filter-names", &file]).await.succeeded();
+    let mut expected = names[..2].to_vec();
+    expected.sort();
+    let listed = into.run(&["ls", "-q"]).await.succeeded();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
+    let elsewhere = ["import", "--base-name", "quay.io/a", "--filter-names", &file];
+    let error = into.run(&elsewhere).await.failed(2);
+    assert!(error.contains("quay.io/a") && error.contains("team/images"), "{error}");
+    into.run(&["import", "--filter-names", &file]).await.failed(3);
 }

@@ -1,6 +1,6 @@
 //! Writing blobs: waiting for a busy ingest, and copying with resume (containerd: `core/content/helpers.go`).
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,8 +10,9 @@ use crate::{
     backoff::Backoff,
     descriptor::Descriptor,
     error::{Error, ErrorKind, Result},
+    local::sharing,
     reading::ByteStream,
-    store::{CommitOptions, IngestOptions, Ingester, Writer},
+    store::{BlobReader, CommitOptions, IngestOptions, Ingester, Writer},
 };
 
 /// The first wait for a busy ingest is shorter than this.
@@ -28,8 +29,16 @@ pub trait Source: Debug + Send + Sync {
     /// Those of the source; `OutOfRange` when it cannot start there.
     async fn open(&self, offset: u64) -> Result<ByteStream>;
 
+    /// What reads all of it in place, where it is a file of this machine. By default it is none.
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        None
+    }
+
     /// Told of each chunk that a copy took over, for progress.
     fn taken(&self, _chunk: &Bytes) {}
+
+    /// Told that a copy took over all bytes, as many as these, without opening them.
+    fn shared(&self, _len: u64) {}
 }
 
 #[async_trait]
@@ -90,8 +99,10 @@ pub async fn copy(
         writer.truncate(0).await?;
         resumed_at = 0;
     }
+    // A resumed ingest has bytes already.
+    let mut offset = if share(writer, source, descriptor).await? { descriptor.size } else { resumed_at };
     loop {
-        let outcome = copy_once(writer, source, descriptor, resumed_at, options.clone()).await;
+        let outcome = copy_once(writer, source, descriptor, offset, options.clone()).await;
         match outcome {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
@@ -101,7 +112,7 @@ pub async fn copy(
                     return Err(error);
                 }
                 tracing::warn!(digest = %descriptor.digest, resumed_at, "resumed content was wrong, starting again");
-                resumed_at = 0;
+                (resumed_at, offset) = (0, 0);
             }
             Err(error) => {
                 // The first error is the one to tell; closing only keeps what there is for the next try.
@@ -113,6 +124,22 @@ pub async fn copy(
             Ok(()) => return Ok(()),
         }
     }
+}
+
+/// Has the writer take over the file that the source is, where both can do that.
+async fn share(writer: &mut dyn Writer, source: &dyn Source, descriptor: &Descriptor) -> Result<bool> {
+    if writer.status().offset > 0 || descriptor.size < sharing::MIN_LEN {
+        return Ok(false);
+    }
+    let Some(reader) = source.local().await.filter(|reader| reader.size() == descriptor.size) else {
+        return Ok(false);
+    };
+    let Some(file) = reader.file() else { return Ok(false) };
+    let is_shared = writer.share(file).await?;
+    if is_shared {
+        source.shared(descriptor.size);
+    }
+    Ok(is_shared)
 }
 
 async fn copy_once(

@@ -29,6 +29,7 @@ mod marker;
 mod publish;
 mod quarantine;
 mod reserve;
+pub mod sharing;
 mod writeback;
 mod writer;
 

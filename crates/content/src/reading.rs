@@ -115,4 +115,8 @@ impl Source for BlobSource {
     async fn open(&self, offset: u64) -> Result<ByteStream> {
         Ok(stream_blob(Arc::clone(&self.reader), offset))
     }
+
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        Some(Arc::clone(&self.reader))
+    }
 }

@@ -176,6 +176,19 @@ pub trait Writer: Debug + Send + 'static {
     /// A prefix of the bytes may have been taken; the writer's status tells how many.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
+    /// Takes over all that `file` holds in one step, where the storage can have files share their blocks, and tells whether it did. What it
+    /// took over is read for its digest, so that nothing is trusted. Only an ingest without bytes takes anything over; by default
+    /// none does.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` after close or commit; those of the storage below.
+    ///
+    /// # Cancellation
+    /// All the bytes are there or none, and the writer may be closed.
+    async fn share(&mut self, _file: &File) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The state of the ingest.
     fn status(&self) -> Status;
 

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use wharf_content::{
-    ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Labels, Provider,
-    Result, ResultExt, Store, copy, copying::Source, open_writer,
+    BlobReader, ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Labels,
+    Provider, Result, ResultExt, Store, copy, copying::Source, open_writer,
 };
 use wharf_images::{
     Flow, Handler, Kind, decode,
@@ -147,6 +147,15 @@ impl Source for Fetched<'_> {
         Ok(Box::pin(stream.inspect(move |_| {
             let _ = &slot;
         })))
+    }
+
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        self.fetcher.local()?.reader(self.descriptor).await.ok()
+    }
+
+    fn shared(&self, len: u64) {
+        self.started(0);
+        self.sink.event(&Event::Bytes { descriptor: self.descriptor, count: len });
     }
 
     fn taken(&self, chunk: &Bytes) {

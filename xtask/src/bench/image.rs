@@ -1,7 +1,7 @@
 //! The images that are moved: three shapes of noise, as a layout and in a docker-registry.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -72,29 +72,9 @@ impl Shape {
             layer::write(&file, length, seed)?;
             // A tool of its own unpacks it again, and so checks it.
             diff_ids.push(format!("sha256:{}", sum("gzip -dc \"$1\" | sha256sum", &file)?));
-            let digest = sum("sha256sum < \"$1\"", &file)?;
-            layers.push(descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &digest, &file)?);
-            fs::rename(&file, blobs.join(digest)).context(file.display())?;
+            layers.push(keep(&blobs, "application/vnd.oci.image.layer.v1.tar+gzip", &file)?);
         }
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": {},
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        });
-        let config = put(&blobs, "application/vnd.oci.image.config.v1+json", &config)?;
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest =
-            json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
-        let mut root = put(&blobs, media_type, &manifest)?;
-        root["annotations"] = json!({ "org.opencontainers.image.ref.name": TAG });
-        let index = json!({ "schemaVersion": 2, "manifests": [root] });
-        fs::write(layout.join("index.json"), index.to_string()).context(layout.display())?;
-        let version = json!({ "imageLayoutVersion": "1.0.0" });
-        fs::write(layout.join("oci-layout"), version.to_string()).context(layout.display())
+        finish(layout, &layers, &diff_ids)
     }
 
     /// The paths of the blobs at a registry, config first, as the manifest has them.
@@ -109,6 +89,51 @@ impl Shape {
     }
 }
 
+/// Writes an image with a layer of 10 GiB of zeros as a layout.
+pub(super) fn write_zeros(layout: &Path) -> Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).context(blobs.display())?;
+    let file = blobs.join("new");
+    // The files have holes, so that they take no room; tar writes them as what is read.
+    let script = "cd \"$1\"; mkdir zeros; for i in 0 1 2 3 4 5 6 7 8 9; do truncate -s 1G zeros/$i; done; \
+                  tar --format=ustar --sort=name --owner=0 --group=0 --mtime=@0 -cf - zeros | zstd -q > new; rm -r zeros";
+    Tool::new("sh").args(["-ec", script, "sh"]).arg(&blobs).limit(LIMIT).success()?;
+    let diff_id = format!("sha256:{}", sum("zstd -dcq \"$1\" | sha256sum", &file)?);
+    let layer = keep(&blobs, "application/vnd.oci.image.layer.v1.tar+zstd", &file)?;
+    finish(layout, &[layer], &[diff_id])
+}
+
+/// Writes the documents of an image whose layers are there.
+fn finish(layout: &Path, layers: &[Value], diff_ids: &[String]) -> Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": architecture, "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    let config = put(&blobs, "application/vnd.oci.image.config.v1+json", &config)?;
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
+    let mut root = put(&blobs, media_type, &manifest)?;
+    root["annotations"] = json!({ "org.opencontainers.image.ref.name": TAG });
+    let index = json!({ "schemaVersion": 2, "manifests": [root] });
+    fs::write(layout.join("index.json"), index.to_string()).context(layout.display())?;
+    let version = json!({ "imageLayoutVersion": "1.0.0" });
+    fs::write(layout.join("oci-layout"), version.to_string()).context(layout.display())
+}
+
+/// Gives a file the name that a blob has, and describes it.
+fn keep(blobs: &Path, media_type: &str, file: &Path) -> Result<Value> {
+    let digest = sum("sha256sum < \"$1\"", file)?;
+    let described = descriptor(media_type, &digest, file)?;
+    fs::rename(file, blobs.join(digest)).context(file.display())?;
+    Ok(described)
+}
+
 /// What a line of shell prints for a file, up to the first space.
 fn sum(line: &str, file: &Path) -> Result<String> {
     let said = Tool::new("sh").args(["-ec", line, "sh"]).arg(file).limit(LIMIT).text()?;
@@ -120,11 +145,7 @@ fn sum(line: &str, file: &Path) -> Result<String> {
 fn put(blobs: &Path, media_type: &str, document: &Value) -> Result<Value> {
     let file = blobs.join("new");
     fs::write(&file, document.to_string()).context(file.display())?;
-    let digest = sum("sha256sum < \"$1\"", &file)?;
-    let described = descriptor(media_type, &digest, &file)?;
-    let target: PathBuf = blobs.join(digest);
-    fs::rename(&file, &target).context(target.display())?;
-    Ok(described)
+    keep(blobs, media_type, &file)
 }
 
 fn descriptor(media_type: &str, digest: &str, file: &Path) -> Result<Value> {

@@ -7,7 +7,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
-use wharf_content::{Catalogue, Error, MemoryStore, Provider, Result, blocking};
+use wharf_content::{Catalogue, Error, Provider, Result, blocking};
 use wharf_images::{
     referrers::ReferrersProvider,
     transport::{Fetcher, Pusher, Resolved, Resolver, Transport, TransportOptions},
@@ -80,6 +80,13 @@ impl ArchiveResolver {
         match self.kind {
             ArchiveKind::Oci => Words::Tags,
             ArchiveKind::Docker => Words::Repositories,
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.kind {
+            ArchiveKind::Oci => "oci-archive",
+            ArchiveKind::Docker => "docker-archive",
         }
     }
 
@@ -162,14 +169,47 @@ impl Resolver for ArchiveResolver {
 
     async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
         let location = self.location(name)?;
-        let catalogue = self.catalogue.clone();
-        let archive = self.look(&location).await?;
-        let entries = archive.as_ref().map(|archive| archive.entries.clone()).unwrap_or_default();
-        let provider: Arc<dyn Provider> = match archive {
-            Some(archive) => archive,
+        let found = match self.look(&location).await? {
+            Some(archive) => {
+                ListedReferrers::gather(archive.as_ref(), &archive.entries, &self.catalogue).await?
+            }
             // Nothing is there to read.
-            None => Arc::new(MemoryStore::new()),
+            None => ListedReferrers::default(),
         };
-        Ok(Arc::new(ListedReferrers { provider, entries, catalogue }))
+        Ok(Arc::new(found))
+    }
+
+    /// Nothing is taken out of a file: it would have to be written anew, which a copy of what is to stay does.
+    async fn delete(&self, name: &str) -> Result<()> {
+        let location = self.location(name)?;
+        let (path, scheme) = (location.path.display(), self.scheme());
+        if location.is_bare() {
+            return Err(Error::invalid_argument(format!(
+                "{name:?} names an archive, which is a file: remove it as one"
+            )));
+        }
+        Err(Error::not_implemented(format!(
+            "no image is deleted out of an archive file: remove {path} where nothing in it is wanted any more, else copy each image that \
+             is to stay, as with `wharf copy {scheme}:{path}:NAME {scheme}:OTHER-FILE:NAME`"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_content::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn deleting_out_of_an_archive_says_what_to_do() {
+        for (kind, word) in [(ArchiveKind::Oci, "oci-archive:"), (ArchiveKind::Docker, "docker-archive:")] {
+            let resolver = ArchiveResolver::new(kind);
+            let error = resolver.delete("/srv/image.tar:1").await.expect_err("is not possible");
+            assert_eq!(error.kind(), ErrorKind::NotImplemented);
+            assert!(error.to_string().contains(&format!("wharf copy {word}/srv/image.tar:NAME")), "{error}");
+            let error = resolver.delete("/srv/image.tar").await.expect_err("names none");
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! oci-layout            {"imageLayoutVersion":"1.0.0"}
 //! index.json            the images and their names; replaced by renaming, under a lock on the directory
+//! blobs/                held by whoever puts something there, and alone by who removes something
 //! blobs/<alg>/<hex>     regular files, reached through no link
 //! ```
 //!
@@ -35,6 +36,15 @@ const FILE_MODE: u32 = 0o644;
 /// How often a lock is tried, and how long is waited in between: ten seconds altogether.
 const LOCK_TRIES: usize = 500;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+/// How the blobs of a layout are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// So that nothing is removed.
+    Shared,
+    /// So that nobody else relies on what is removed.
+    Alone,
+}
 
 /// A layout, which may not be there yet.
 #[derive(Clone, Debug)]
@@ -165,16 +175,43 @@ impl Layout {
     }
 
     fn lock(&self) -> Result<File> {
-        let cannot = || format!("cannot lock {}", self.root.display());
-        let file = File::open(&self.root).context(cannot)?;
+        let file = File::open(&self.root).context(|| self.cannot_lock())?;
+        self.lock_file(file, File::try_lock)
+    }
+
+    /// Holds the blobs until the file is dropped; `None` where there are none yet. Blocks for ten seconds at most.
+    ///
+    /// # Errors
+    /// `Unavailable` where another process holds them in a way that excludes it; those of the file system.
+    pub(super) fn hold(&self, hold: Hold) -> Result<Option<File>> {
+        let file = match File::open(self.root.join("blobs")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.context(|| self.cannot_lock())?,
+        };
+        let held = match hold {
+            Hold::Shared => self.lock_file(file, File::try_lock_shared),
+            Hold::Alone => self.lock_file(file, File::try_lock),
+        };
+        held.map(Some)
+    }
+
+    fn cannot_lock(&self) -> String {
+        format!("cannot lock {}", self.root.display())
+    }
+
+    fn lock_file(
+        &self,
+        file: File,
+        lock: impl Fn(&File) -> std::result::Result<(), TryLockError>,
+    ) -> Result<File> {
         for _ in 0..LOCK_TRIES {
-            match file.try_lock() {
+            match lock(&file) {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => thread::sleep(LOCK_WAIT),
-                Err(TryLockError::Error(error)) => return Err(Error::io(cannot(), error)),
+                Err(TryLockError::Error(error)) => return Err(Error::io(self.cannot_lock(), error)),
             }
         }
-        Err(Error::unavailable(format!("{}: another process holds it", cannot())))
+        Err(Error::unavailable(format!("{}: another process holds it", self.cannot_lock())))
     }
 
     /// A blob in the making. Blocks.

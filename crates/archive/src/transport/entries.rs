@@ -17,7 +17,7 @@ use super::location::{Location, Title};
 const MAX_TOLD: usize = 16;
 
 /// Without what an entry adds to its target.
-pub(super) fn plain(entry: &Descriptor) -> Descriptor {
+pub(crate) fn plain(entry: &Descriptor) -> Descriptor {
     Descriptor::new(&*entry.media_type, entry.digest.clone(), entry.size)
 }
 

@@ -1,6 +1,6 @@
 //! Content of a local place, read where it is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use wharf_content::{
@@ -41,29 +41,55 @@ impl Fetcher for LocalFetcher {
 }
 
 /// The referrers among what an `index.json` lists, where tools put them (OCI image specification, `image-layout.md`).
-#[derive(Debug)]
-pub(super) struct ListedReferrers {
-    pub(super) provider: Arc<dyn Provider>,
-    pub(super) entries: Vec<Descriptor>,
-    pub(super) catalogue: Catalogue,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListedReferrers {
+    by_subject: BTreeMap<Digest, Vec<Descriptor>>,
+}
+
+impl ListedReferrers {
+    /// Looks at each entry once.
+    ///
+    /// # Errors
+    /// `Conflict` where several decoders claim a media type. What cannot be read refers to nothing.
+    pub(crate) async fn gather(
+        provider: &dyn Provider,
+        entries: &[Descriptor],
+        catalogue: &Catalogue,
+    ) -> Result<Self> {
+        let mut by_subject: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
+        for entry in entries {
+            let entry = super::entries::plain(entry);
+            if let Some((subject, referrer)) = described(provider, entry, catalogue).await? {
+                by_subject.entry(subject).or_default().push(referrer);
+            }
+        }
+        for referrers in by_subject.values_mut() {
+            referrers.sort_by(|a, b| a.digest.cmp(&b.digest));
+            referrers.dedup();
+        }
+        Ok(Self { by_subject })
+    }
+
+    /// All that refers to something.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Descriptor> {
+        self.by_subject.values().flatten()
+    }
+
+    /// All that is referred to.
+    pub(crate) fn subjects(&self) -> Vec<Digest> {
+        self.by_subject.keys().cloned().collect()
+    }
+
+    /// Leaves out what refers to `subject`.
+    pub(crate) fn forget(&mut self, subject: &Digest) {
+        self.by_subject.remove(subject);
+    }
 }
 
 #[async_trait]
 impl ReferrersProvider for ListedReferrers {
     async fn referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
-        let mut found: Vec<Descriptor> = Vec::new();
-        for entry in &self.entries {
-            let entry = super::entries::plain(entry);
-            if let Some((about, described)) =
-                described(self.provider.as_ref(), entry, &self.catalogue).await?
-                && about == subject.digest
-                && !found.contains(&described)
-            {
-                found.push(described);
-            }
-        }
-        found.sort_by(|a, b| a.digest.cmp(&b.digest));
-        Ok(found)
+        Ok(self.by_subject.get(&subject.digest).cloned().unwrap_or_default())
     }
 }
 

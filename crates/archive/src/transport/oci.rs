@@ -1,12 +1,12 @@
 //! The transport `oci`: an OCI image layout in a directory, `oci:DIR[:TAG]`, as a place that images come from and go to.
 //!
 //! A name without a tag means the only image. What is put there is verified, synced and listed last; the other images stay. Deleting takes names
-//! away, and by digest the manifest; other blobs stay, since no one knows who else has them in use.
+//! away, by digest all of them, and then the blobs that no other image of the layout needs.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use wharf_content::{Catalogue, Descriptor, Digest, Error, Provider, Result, blocking};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, Provider, Result};
 use wharf_images::{
     decode::MAX_MANIFEST_LEN,
     referrers::ReferrersProvider,
@@ -20,6 +20,7 @@ use super::{
     fetcher::{ListedReferrers, LocalFetcher},
     location::{Location, Title, Words},
     pusher::LayoutPusher,
+    removal,
 };
 
 wharf_images::register_transport! { name: "oci", keys: ["oci"], make: Oci }
@@ -146,11 +147,7 @@ impl Resolver for LayoutResolver {
         let location = Location::parse(name, Words::Tags)?;
         let layout = Layout::new(&location.path);
         let entries = layout.entries(&self.catalogue).await?.unwrap_or_default();
-        Ok(Arc::new(ListedReferrers {
-            provider: Arc::new(layout),
-            entries,
-            catalogue: self.catalogue.clone(),
-        }))
+        Ok(Arc::new(ListedReferrers::gather(&layout, &entries, &self.catalogue).await?))
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
@@ -160,23 +157,7 @@ impl Resolver for LayoutResolver {
                 "{name:?} names a layout: say what of it is to be deleted, DIR:TAG or DIR@DIGEST"
             )));
         }
-        let listed = self.listed(&location).await?;
-        choose(&listed, &location)?;
-        blocking::run(move || {
-            let layout = Layout::new(&location.path);
-            let unlisted = layout.change(|index| {
-                Ok(index.drop_where(|entry| match (&location.digest, &location.title) {
-                    (Some(digest), _) => entry.digest == *digest,
-                    (None, title) => title.as_ref().is_some_and(|title| title.means(entry)),
-                }))
-            })?;
-            let removed = match &location.digest {
-                Some(digest) => layout.remove_blob(digest)?,
-                None => false,
-            };
-            if unlisted || removed { Ok(()) } else { Err(absent(&location)) }
-        })
-        .await
+        removal::remove(&Layout::new(&location.path), &location, &self.catalogue).await
     }
 }
 

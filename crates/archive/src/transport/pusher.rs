@@ -1,18 +1,26 @@
 //! Content into a layout: verified while it is written, named last.
 
-use std::sync::Arc;
+use std::{fs::File, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use tokio::{fs::File, io::AsyncWriteExt};
-use wharf_content::{Catalogue, Descriptor, Digest, Error, Hasher, Provider, Result, ResultExt, blocking};
+use tokio::{io::AsyncWriteExt, sync::Mutex};
+use wharf_content::{
+    Algorithm, Catalogue, Descriptor, Digest, Error, Hasher, Provider, Result, ResultExt, blocking,
+    local::sharing, stream_blob,
+};
 use wharf_images::{
     Kind, decode,
     decode::kind,
     transport::{Delivery, Place, Pusher, Shipment},
 };
 
-use super::{directory::Layout, entries, location::Location};
+use super::{
+    directory::{Hold, Layout},
+    entries,
+    location::Location,
+    section::Section,
+};
 
 /// Puts content into a layout and makes a name there mean the root.
 #[derive(Debug)]
@@ -20,16 +28,33 @@ pub(super) struct LayoutPusher {
     layout: Layout,
     location: Location,
     catalogue: Catalogue,
+    /// Nobody removes blobs that were found to be there, until all is listed.
+    held: Mutex<Option<File>>,
 }
 
 impl LayoutPusher {
     pub(super) fn new(layout: Layout, location: Location, catalogue: Catalogue) -> Self {
-        Self { layout, location, catalogue }
+        Self { layout, location, catalogue, held: Mutex::default() }
+    }
+
+    /// Holds the blobs of the layout, which is made where it is not there.
+    async fn hold(&self, algorithm: Algorithm) -> Result<()> {
+        let mut held = self.held.lock().await;
+        if held.is_none() {
+            let layout = self.layout.clone();
+            *held = blocking::run(move || {
+                layout.create(algorithm.as_str())?;
+                layout.hold(Hold::Shared)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Writes a blob, unless one of that size is there.
     async fn write(&self, shipment: &Shipment) -> Result<Delivery> {
         let Descriptor { digest, size, media_type, .. } = &shipment.descriptor;
+        self.hold(digest.algorithm()).await?;
         if self.layout.size(digest).await? == Some(*size) {
             return Ok(Delivery::Exists);
         }
@@ -37,10 +62,16 @@ impl LayoutPusher {
         let (layout, wanted) = (self.layout.clone(), digest.clone());
         // Dropped at any time, it takes its temporary file with it.
         let mut pending = blocking::run(move || layout.begin_blob(&wanted)).await?;
-        let mut file = File::from_std(pending.file().try_clone().context(cannot)?);
+        let mut file = tokio::fs::File::from_std(pending.file().try_clone().context(cannot)?);
+        let is_shared = share(shipment, pending.file().try_clone().context(cannot)?).await?;
         let mut hasher = Hasher::new(digest.algorithm());
         let mut at = 0;
-        let mut stream = shipment.source.open(0).await?;
+        let mut stream = if is_shared {
+            // What is hashed is what is there now.
+            stream_blob(Arc::new(Section::whole(pending.file().try_clone().context(cannot)?, *size)), 0)
+        } else {
+            shipment.source.open(0).await?
+        };
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
             at += chunk.len() as u64;
@@ -50,8 +81,10 @@ impl LayoutPusher {
                 )));
             }
             hasher.update(&chunk);
-            file.write_all(&chunk).await.context(cannot)?;
-            shipment.source.taken(&chunk);
+            if !is_shared {
+                file.write_all(&chunk).await.context(cannot)?;
+                shipment.source.taken(&chunk);
+            }
         }
         file.flush().await.context(cannot)?;
         drop(file);
@@ -63,6 +96,9 @@ impl LayoutPusher {
             return Err(Error::failed_precondition(format!(
                 "digest mismatch for {digest} ({media_type:?}): the bytes have the digest {found}"
             )));
+        }
+        if is_shared {
+            shipment.source.shared(*size);
         }
         blocking::run(move || Ok(pending.publish())).await?.context(cannot)?;
         Ok(Delivery::Sent)
@@ -122,6 +158,11 @@ impl Pusher for LayoutPusher {
     }
 
     async fn has(&self, descriptor: &Descriptor, place: Place) -> Result<bool> {
+        // Nothing is made where nothing is.
+        if self.layout.size(&descriptor.digest).await?.is_none() {
+            return Ok(false);
+        }
+        self.hold(descriptor.digest.algorithm()).await?;
         if place == Place::Root && !self.is_listed(&descriptor.digest).await? {
             return Ok(false);
         }
@@ -146,6 +187,11 @@ impl Pusher for LayoutPusher {
         Ok(true)
     }
 
+    async fn finish(&self) -> Result<()> {
+        self.held.lock().await.take();
+        Ok(())
+    }
+
     fn pinned(&self) -> Option<&Digest> {
         self.location.digest.as_ref()
     }
@@ -156,6 +202,17 @@ impl LayoutPusher {
         let listed = self.layout.entries(&self.catalogue).await?.unwrap_or_default();
         Ok(listed.iter().any(|entry| entry.digest == descriptor.digest))
     }
+}
+
+/// Has a file that is empty share the blocks of the one that is pushed, and tells whether it does.
+async fn share(shipment: &Shipment, target: File) -> Result<bool> {
+    let size = shipment.descriptor.size;
+    if size < sharing::MIN_LEN {
+        return Ok(false);
+    }
+    let reader = shipment.source.local().await.filter(|reader| reader.size() == size);
+    let Some(source) = reader.and_then(|reader| reader.file()?.try_clone().ok()) else { return Ok(false) };
+    blocking::run(move || Ok(sharing::share(&source, &target))).await
 }
 
 /// A pusher as what a resolver gives.

@@ -1,4 +1,4 @@
-//! `wharf delete`: names and manifests, at registries and in the store.
+//! `wharf delete`: names and manifests, at registries, in layouts and in the store.
 
 use clap::Args;
 use wharf_content::{Result, ResultExt};
@@ -11,9 +11,11 @@ use crate::{args::RegistryArgs, context::Context, exit::Failures, output, progre
     after_help = "REPO:TAG deletes that tag alone; many registries cannot do that, and then nothing is deleted. REPO@DIGEST deletes the manifest \
 and with it every tag that it has in the repository. There is no default tag. What the manifest is made of goes when the registry cleans up, \
 if it is set up to allow deletion at all.\n\n\
+Of oci:DIR:TAG that name is taken away, of oci:DIR@DIGEST the manifest with all its names, and then what no other image of the layout needs. \
+Nothing is deleted out of an archive file.\n\n\
 Of store:NAME the record is removed, as by `wharf images rm`; its content goes with the next `wharf gc`. Prints what it deleted.\n\n\
 Examples:\n  wharf delete localhost:5000/image:old\n  \
-wharf delete localhost:5000/image@$(wharf digest localhost:5000/image:old)\n  wharf delete store:busybox:1.37"
+wharf delete localhost:5000/image@$(wharf digest localhost:5000/image:old)\n  wharf delete oci:layout:1.37 store:busybox:1.37"
 )]
 pub(crate) struct Delete {
     /// What is deleted, with its tag or its digest

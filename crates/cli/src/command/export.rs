@@ -8,6 +8,7 @@ use wharf_archive::{
     options::{ArchiveCompression, DOCKER_FORMAT},
 };
 use wharf_content::{Error, Labels, LeasedStore, Provider, Result};
+use wharf_images::referrers::StoredReferrers;
 
 use crate::{
     args::{Format, PlatformArgs},
@@ -17,9 +18,11 @@ use crate::{
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 #[command(
     after_help = "Writes an OCI image layout as a tar archive that also carries Docker's manifest.json. The same images give the \
-same bytes, always.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load\n  \
+same bytes, always. With --referrers, what the store has that refers to the images stands in index.json without a name; `wharf import` \
+brings it back.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load\n  \
 wharf export --type oci --compress zstd --all-platforms busybox -o busybox.tar.zst"
 )]
 pub(crate) struct Export {
@@ -38,6 +41,12 @@ pub(crate) struct Export {
     /// Leave out what the store lacks, and tell what it is
     #[arg(long)]
     skip_missing: bool,
+    /// Leave out layers that may not be distributed, also where the store has them
+    #[arg(long)]
+    skip_non_distributable: bool,
+    /// Take along what refers to the images, such as signatures, and what refers to that
+    #[arg(long)]
+    referrers: bool,
     /// Fail if a part has a media type that nothing here knows
     #[arg(long)]
     strict_types: bool,
@@ -83,7 +92,15 @@ impl Export {
             options = options.without_docker_manifest();
         }
         if self.kind == Some(Kind::Docker) {
+            if self.referrers {
+                return Err(Error::invalid_argument(
+                    "an archive for Docker alone has no place for --referrers: leave out --type, or say --type oci",
+                ));
+            }
             options = options.with_format(DOCKER_FORMAT);
+        }
+        if self.skip_non_distributable {
+            options = options.skipping_non_distributable();
         }
         options = options.with_compression(match self.compress {
             Compress::None => ArchiveCompression::None,
@@ -102,6 +119,10 @@ impl Export {
         let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
         for image in &images {
             leased.add(&image.target.digest).await?;
+        }
+        if self.referrers {
+            let found = StoredReferrers::gather(leased.as_ref(), &context.catalogue).await?;
+            options = options.with_referrers(Arc::new(found));
         }
         let provider: Arc<dyn Provider> = Arc::clone(&leased) as Arc<dyn Provider>;
         let outcome = if is_stdout {

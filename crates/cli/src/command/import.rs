@@ -34,6 +34,9 @@ pub(crate) struct Import {
     /// The repository of images that the archive only gives a tag, or no name at all
     #[arg(long, value_name = "REPOSITORY")]
     base_name: Option<String>,
+    /// Leave out images whose own full name is not that repository's, or of one below it
+    #[arg(long, requires = "base_name")]
+    filter_names: bool,
     /// Name each image by its digest, too
     #[arg(long)]
     digests: bool,
@@ -59,6 +62,9 @@ impl Import {
         }
         if let Some(base_name) = self.base_name {
             options = options.with_base_name(base_name);
+        }
+        if self.filter_names {
+            options = options.filtering_names();
         }
         if self.digests {
             options = options.with_digests();

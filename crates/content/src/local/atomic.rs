@@ -32,7 +32,7 @@ impl PendingFile {
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let temporary = target.with_file_name(format!(".{name}.{}-{count}.tmp", process::id()));
-            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&temporary) {
                 Ok(file) => return Ok(Self { file, published: false, temporary, target: target.to_owned() }),
                 // Left by a process of the same number that died: take the next name.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

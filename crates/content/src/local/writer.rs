@@ -35,6 +35,7 @@ use super::{
     ingest::{self, Begun, Locked},
     leases, publish,
     reserve::{self, Reserve},
+    sharing,
     writeback::{self, Writeback},
 };
 
@@ -174,6 +175,21 @@ impl Core {
         // Waits for the other thread, or does what it has not begun.
         self.hashing.catch_up();
         Ok(())
+    }
+
+    /// Shares the blocks of a file, hashes what is there then, and tells how much that is; `None` where nothing can be shared.
+    fn share(&mut self, source: &File) -> Result<Option<u64>> {
+        let cannot = || format!("cannot write ingest {:?}", self.reference);
+        if !sharing::share(source, &self.file) {
+            return Ok(None);
+        }
+        if let Some(facts) = self.facts.take() {
+            self.locked.note(&facts).context(cannot)?;
+        }
+        let hasher = rehash(&self.file, self.hashing.hasher().algorithm()).context(cannot)?;
+        let len = (&*self.file).stream_position().context(cannot)?;
+        (self.hashing, self.writeback) = (Hashing::new(hasher), Writeback::starting_at(len));
+        Ok(Some(len))
     }
 
     /// Appends what a dropped writer had gathered. What fails costs a resume some bytes and no more.
@@ -374,6 +390,24 @@ impl Writer for LocalWriter {
         self.batch_len += bytes.len();
         self.batch.push(bytes);
         Ok(())
+    }
+
+    async fn share(&mut self, file: &File) -> Result<bool> {
+        if matches!(self.phase, Phase::Closed) {
+            return Err(self.closed());
+        }
+        let Some(source) = file.try_clone().ok().filter(|_| self.status.offset == 0) else {
+            return Ok(false);
+        };
+        let mut core = self.take_core().await?;
+        let (core, shared) = blocking::run(move || {
+            let shared = core.share(&source)?;
+            Ok((core, shared))
+        })
+        .await?;
+        self.phase = Phase::Idle(core);
+        self.status.offset = shared.unwrap_or(0);
+        Ok(shared.is_some())
     }
 
     fn status(&self) -> Status {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use wharf_content::{ByteStream, Descriptor, Digest, Error, Provider, Result, copying::Source};
+use wharf_content::{BlobReader, ByteStream, Descriptor, Digest, Error, Provider, Result, copying::Source};
 use wharf_images::transport::Fetcher;
 
 use super::documents::Documents;
@@ -67,5 +67,9 @@ struct Fetched {
 impl Source for Fetched {
     async fn open(&self, offset: u64) -> Result<ByteStream> {
         self.fetcher.fetch(&self.descriptor, offset).await
+    }
+
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        self.fetcher.local()?.reader(&self.descriptor).await.ok()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use wharf_content::{ByteStream, Descriptor, Digest, Error, Hasher, Result, copying::Source};
+use wharf_content::{BlobReader, ByteStream, Descriptor, Digest, Error, Hasher, Result, copying::Source};
 use wharf_images::progress::{Event, Sink};
 
 use super::cargo::Cargo;
@@ -130,6 +130,17 @@ impl Source for Parcel {
                 }
             }
         })))
+    }
+
+    /// Who takes it over in place hashes what it took over.
+    async fn local(&self) -> Option<Arc<dyn BlobReader>> {
+        self.source.local().await
+    }
+
+    fn shared(&self, len: u64) {
+        let descriptor = &self.descriptor;
+        self.sink.event(&Event::Started { descriptor, offset: 0 });
+        self.sink.event(&Event::Bytes { descriptor, count: len });
     }
 
     fn taken(&self, chunk: &Bytes) {
