@@ -1,11 +1,16 @@
 //! What cargo knows and does: where things are, and the tasks that are little more than a call of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
+use serde_json::Value;
 
 use crate::failure::{Context, Result};
 use crate::process::Tool;
+
+/// How long a build of tests may take.
+const BUILD_LIMIT: Duration = Duration::from_secs(1200);
 
 /// The workspace and the directory its builds go to.
 #[derive(Debug)]
@@ -63,10 +68,32 @@ impl Workspace {
 
     /// Builds the token server of the tests and says where it is.
     pub(crate) fn build_token_server(&self) -> Result<PathBuf> {
+        self.build_helper("token_server")
+    }
+
+    /// Builds the program of the tests that applies layers, and says where it is.
+    pub(crate) fn build_apply_layers(&self) -> Result<PathBuf> {
+        self.build_helper("apply_layers")
+    }
+
+    /// Builds the unit tests of a package and says where their program is.
+    pub(crate) fn build_unit_tests(&self, package: &str) -> Result<PathBuf> {
+        let what = ["test", "--quiet", "--locked", "--package", package, "--lib", "--no-run"];
+        let told = self.cargo().args(what).arg("--message-format=json").limit(BUILD_LIMIT).text()?;
+        let library = package.replace('-', "_");
+        let mut built = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let program = built.find_map(|message| {
+            let is_it = message["target"]["name"] == library.as_str();
+            message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+        });
+        program.context(format_args!("cargo tells of no unit tests of {package}"))
+    }
+
+    fn build_helper(&self, name: &str) -> Result<PathBuf> {
         // With the features of the tests, which have it built already.
-        let what = ["build", "--quiet", "--locked", "--workspace", "--all-features", "--bin", "token_server"];
+        let what = ["build", "--quiet", "--locked", "--workspace", "--all-features", "--bin", name];
         self.cargo().args(what).pass_through()?;
-        Ok(self.target.join(Profile::Debug.directory()).join("token_server"))
+        Ok(self.target.join(Profile::Debug.directory()).join(name))
     }
 
     fn build_bench(&self, name: &str) -> Result<PathBuf> {

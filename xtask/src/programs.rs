@@ -37,6 +37,8 @@ pub(crate) const INTEGRATION: &[Program] = &[
     Program { name: "strace", package: "strace" },
     Program { name: "python3", package: "python3" },
     Program { name: "perl", package: "perl-base" },
+    Program { name: "tar", package: "tar" },
+    Program { name: "setpriv", package: "util-linux" },
 ];
 
 /// What the benchmarks of pull, push and copy need.
@@ -182,7 +184,18 @@ mod tests {
     fn packages_are_named_once() {
         assert_eq!(
             packages(INTEGRATION),
-            ["containerd", "docker-registry", "perl-base", "python3", "runc", "skopeo", "strace", "umoci"]
+            [
+                "containerd",
+                "docker-registry",
+                "perl-base",
+                "python3",
+                "runc",
+                "skopeo",
+                "strace",
+                "tar",
+                "umoci",
+                "util-linux"
+            ]
         );
     }
 }

@@ -27,6 +27,16 @@ impl Noise {
         self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
+    /// One of a list that has some.
+    pub(crate) fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[usize::try_from(self.word() % list.len() as u64).unwrap_or_default()]
+    }
+
+    /// Whether something comes that comes once in so many times.
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+        self.word().is_multiple_of(times)
+    }
+
     /// The next one as a number from 0 to 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         let [.., a, b, c, d] = self.word().to_le_bytes();

@@ -27,7 +27,7 @@ use std::{
 };
 
 use rustix::{
-    fd::OwnedFd,
+    fd::{AsFd, OwnedFd},
     fs::{
         AtFlags, FileType, Mode, Stat, XattrFlags, chmodat, fchmod, fsetxattr, fstat, ftruncate, linkat,
         mkdirat, symlinkat,
@@ -131,7 +131,7 @@ pub struct Applied {
 /// `InvalidArgument` for what is no layer: a malformed tar, a name with `..`, an entry of a type that nobody knows, owners, modes, times
 /// and device numbers out of range, a root that is no directory; `FailedPrecondition` for a file below a file, and a hard link to what is
 /// not there; `DataLoss` where the stream ends early; `PermissionDenied` where the user may not do what the layer asks for, such
-/// as changing owners without [`Ownership::User`]; `ResourceExhausted` for a full disk and headers that are too long.
+/// as changing owners without [`Ownership::User`]; `ResourceExhausted` for a full disk, headers that are too long and directories too deep.
 ///
 /// What was applied before an error stays: apply to a directory that nobody uses yet, and throw it away.
 ///
@@ -143,6 +143,11 @@ pub struct Applied {
 /// It blocks, and belongs on a blocking thread. A stream that ends or fails ends it.
 pub fn apply(layer: impl Read, root: &Path, options: &ApplyOptions) -> Result<Applied> {
     apply_to(Tree::open(root)?, layer, options)
+}
+
+/// As [`apply`], to the directory that is open, whatever its name is by now.
+pub(crate) fn apply_in(layer: impl Read, root: &impl AsFd, options: &ApplyOptions) -> Result<Applied> {
+    apply_to(Tree::open_in(root)?, layer, options)
 }
 
 fn apply_to(tree: Tree, layer: impl Read, options: &ApplyOptions) -> Result<Applied> {

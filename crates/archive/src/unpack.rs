@@ -21,7 +21,7 @@ use wharf_images::{
     progress::{Silent, Sink},
 };
 
-use crate::apply::{ApplyOptions, LeftOut, Ownership, apply};
+use crate::apply::{ApplyOptions, LeftOut, Ownership, apply_in};
 use ahead::{Ahead, Job};
 use staging::Staging;
 
@@ -122,7 +122,7 @@ pub struct Unpacked {
 /// # Errors
 /// `AlreadyExists` where there is something in the directory; `Unavailable` while another process unpacks to it; `NotFound` when the image
 /// has no fitting platform or parts of it are missing; `FailedPrecondition` for a blob or a layer with another digest, and a config
-/// whose diff ids are not as many as the layers; those of [`apply`] and [`wharf_images::layer::unwrap`].
+/// whose diff ids are not as many as the layers; those of [`apply`](crate::apply()) and [`wharf_images::layer::unwrap`].
 ///
 /// # Cancellation
 /// The directory is not there. What was made of it is removed soon after, or by the next unpack to the same place.
@@ -185,7 +185,7 @@ fn into_place(
     waiting: &Weak<()>,
 ) -> Result<Unpacked> {
     let staging = Staging::begin(directory)?;
-    match all(manifest, jobs, &staging.path, ownership, waiting) {
+    match all(manifest, jobs, &staging, ownership, waiting) {
         Ok(unpacked) => staging.publish().map(|()| unpacked),
         Err(error) => {
             if let Err(second) = staging.discard() {
@@ -201,7 +201,7 @@ fn into_place(
 fn all(
     manifest: Descriptor,
     jobs: Vec<Job>,
-    root: &Path,
+    root: &Staging,
     ownership: Ownership,
     waiting: &Weak<()>,
 ) -> Result<Unpacked> {
@@ -216,7 +216,7 @@ fn all(
     while let Some((layer, stream)) = next {
         next = jobs.next().map(begin).transpose()?;
         let stream = Awaited { stream, waiting };
-        let applied = apply(stream, root, &options)
+        let applied = apply_in(stream, root, &options)
             .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
         unpacked.entries += applied.entries;
         unpacked.bytes += applied.bytes;

@@ -160,7 +160,6 @@ impl<R: Read> TarReader<R> {
                     if let Some(name) = sparse_pax.as_ref().and_then(|sparse| sparse.name.clone()) {
                         // That of the header is made up for programs that know no sparse files.
                         pax.path = Some(name);
-                        long_name = None;
                     }
                     let flag = header.flag;
                     let mut entry = entry(header, pax, long_name, long_link).map_err(malformed)?;
@@ -421,15 +420,23 @@ fn entry(
         (Some(name), _) | (None, Some(name)) => Ok(name),
         (None, None) => Ok(own),
     };
+    let is_slashed_itself = header.name.ends_with(b"/");
     let name = one_of(long_name, pax.path, header.name)?;
     let link = one_of(long_link, pax.link, header.link)?;
     if name.len() > MAX_NAME_LEN || link.len() > MAX_NAME_LEN {
         return Err("a name of more than 4096 bytes");
     }
     let size = pax.size.unwrap_or(header.size);
+    let is_slashed = name.ends_with(b"/");
+    if header.flag == 0 && is_slashed != is_slashed_itself {
+        return Err("an entry that is a directory by one of its names and a file by the other");
+    }
+    if matches!(header.flag, b'0' | b'7' | b'S') && is_slashed {
+        return Err("a file whose name ends as that of a directory");
+    }
     let kind = match header.flag {
         // Before POSIX a directory was a file whose name ends so.
-        0 if name.ends_with(b"/") => Kind::Directory,
+        0 if is_slashed => Kind::Directory,
         0 | b'0' | b'7' | b'S' => Kind::File,
         b'1' => Kind::HardLink(link),
         b'2' => Kind::Symlink(link),
@@ -440,7 +447,7 @@ fn entry(
         flag => Kind::Unknown(flag),
     };
     // Some programs skip such content and some take it for the next header.
-    if matches!(header.flag, b'1'..=b'6') && size != 0 {
+    if (matches!(header.flag, b'1'..=b'6') || kind == Kind::Directory) && size != 0 {
         return Err("a link, directory or device with content");
     }
     let is_readable = |what| pax.malformed != Some(what);

@@ -1,5 +1,6 @@
 //! The steps, in the order in which they run. Each one makes what it needs, so that any can run alone.
 
+mod agreement;
 mod copy;
 mod credentials;
 mod crowd;
@@ -9,6 +10,7 @@ mod disks;
 mod errors;
 mod export;
 mod faults;
+mod hostile_layers;
 mod import;
 mod interop;
 mod kills;
@@ -56,6 +58,8 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(layout::STEPS);
     steps.extend_from_slice(export::STEPS);
     steps.extend_from_slice(import::STEPS);
+    steps.extend_from_slice(agreement::STEPS);
+    steps.extend_from_slice(hostile_layers::STEPS);
     steps.extend_from_slice(serve::STEPS);
     steps.extend_from_slice(plugins::STEPS);
     steps.extend_from_slice(errors::STEPS);

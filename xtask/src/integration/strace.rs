@@ -21,6 +21,8 @@ pub(super) enum Inject {
     Fail(usize),
     /// The call fails with EIO, and every one after it.
     FailFrom(usize),
+    /// The call always fails as on a kernel that does not have it.
+    Missing,
 }
 
 /// A system call on a path, and how often it came.
@@ -48,6 +50,7 @@ pub(super) fn wrapper(log: &Path, calls: &str, path: Option<&Path>, inject: Inje
         Inject::Kill(when) => Some(format!("signal=KILL:when={when}")),
         Inject::Fail(when) => Some(format!("error=EIO:when={when}")),
         Inject::FailFrom(when) => Some(format!("error=EIO:when={when}+")),
+        Inject::Missing => Some("error=ENOSYS".to_owned()),
     };
     if let Some(what) = what {
         words.extend(["-e".into(), format!("inject={calls}:{what}").into()]);

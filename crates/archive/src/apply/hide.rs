@@ -11,9 +11,14 @@ use std::{
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat,
+        renameat_with, statat, unlinkat,
+    },
     io::Errno,
 };
+
+use super::tree::itself;
 
 /// Names that this layer has written, and directories that are all its own.
 #[derive(Debug, Default)]
@@ -23,6 +28,9 @@ pub(super) struct Written {
     hasher: RandomState,
     /// Inodes of directories with nothing from below.
     own: HashSet<u64>,
+    /// How many directories were gone through.
+    #[cfg(test)]
+    pub(super) listed: u64,
 }
 
 impl Written {
@@ -44,29 +52,42 @@ impl Written {
     /// Removes everything in a directory that this layer has not written. Says whether anything is left.
     pub(super) fn hide_all(&mut self, directory: &impl AsFd) -> Result<bool, Errno> {
         let directory = openat(directory, ".", LIST, Mode::empty())?;
-        self.hide_within(&directory)
+        self.hide_within(&directory, 0)
     }
 
     /// Removes a name, unless this layer has written it, and what it has not written below.
     pub(super) fn hide(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<(), Errno> {
-        self.hide_one(directory, inode, base).map(drop)
+        self.hide_one(directory, inode, base, 0).map(drop)
     }
 
-    fn hide_within(&mut self, directory: &OwnedFd) -> Result<bool, Errno> {
+    fn hide_within(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
+        if depth > MAX_HIDDEN_DEPTH {
+            return Err(Errno::NAMETOOLONG);
+        }
         let inode = fstat(directory)?.st_ino;
         if self.own.contains(&inode) {
             return has_names(directory);
         }
+        #[cfg(test)]
+        {
+            self.listed += 1;
+        }
         let mut is_left = false;
         for base in names(directory)? {
-            is_left |= self.hide_one(directory, inode, &base)?;
+            is_left |= self.hide_one(directory, inode, &base, depth)?;
         }
         self.own.insert(inode);
         Ok(is_left)
     }
 
     /// Says whether the name is still there.
-    fn hide_one(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<bool, Errno> {
+    fn hide_one(
+        &mut self,
+        directory: &impl AsFd,
+        inode: u64,
+        base: &[u8],
+        depth: usize,
+    ) -> Result<bool, Errno> {
         let stat = match statat(directory, base, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(false),
             stat => stat?,
@@ -78,7 +99,7 @@ impl Written {
             }
             return Ok(is_written);
         }
-        let is_left = self.hide_within(&openat(directory, base, LIST, Mode::empty())?)?;
+        let is_left = self.hide_within(&openat(directory, base, LIST, Mode::empty())?, depth + 1)?;
         if is_written || is_left {
             return Ok(true);
         }
@@ -89,14 +110,20 @@ impl Written {
 
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Removes a name and all below it, whoever wrote it. Links are removed and not followed.
+/// The most directories below each other of which some names are hidden and some are not. Nobody has as many.
+const MAX_HIDDEN_DEPTH: usize = 500;
+/// How many directories are kept open on the way down. What is deeper is moved up, since there may be more than can be open.
+const MAX_WAY: usize = 64;
+
+/// Removes a name and all below it, whoever wrote it and however deep it is. Links are removed and not followed.
 pub(super) fn remove(directory: &impl AsFd, base: &[u8]) -> Result<(), Errno> {
     match unlinkat(directory, base, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         removed => return removed,
     }
     // Directories on the way down, each with what is left to remove in it.
-    let top = openat(directory, base, LIST, Mode::empty())?;
+    let top = enter(directory, base)?;
+    let mut number = 0;
     let mut way = vec![(names(&top)?, top, base.to_vec())];
     while let Some((left, at, _)) = way.last_mut() {
         let Some(name) = left.pop() else {
@@ -116,13 +143,57 @@ pub(super) fn remove(directory: &impl AsFd, base: &[u8]) -> Result<(), Errno> {
         match removed {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR | Errno::PERM) => {
-                let below = openat(&*at, &name, LIST, Mode::empty())?;
-                way.push((names(&below)?, below, name));
+                let below = enter(&*at, &name)?;
+                if way.len() < MAX_WAY {
+                    way.push((names(&below)?, below, name));
+                } else if let [(waiting, top, _), .., (_, at, _)] = &mut way[..] {
+                    waiting.push(move_up(at, &name, &below, top, &mut number)?);
+                }
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Opens a directory that is to be removed, whatever its owner may do with it so far.
+fn enter(directory: &impl AsFd, base: &[u8]) -> Result<OwnedFd, Errno> {
+    match openat(directory, base, LIST, Mode::empty()) {
+        Err(Errno::ACCESS) => {}
+        opened => return opened,
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let closed = openat(directory, base, flags, Mode::empty())?;
+    chmodat(CWD, &*itself(&closed), Mode::RWXU, AtFlags::empty())?;
+    openat(directory, base, LIST, Mode::empty())
+}
+
+/// Moves a directory that is to be removed to the top of what is to be removed. Gives its name there. `number` is one that no name had yet.
+fn move_up(
+    from: &OwnedFd,
+    base: &[u8],
+    directory: &OwnedFd,
+    top: &OwnedFd,
+    number: &mut u64,
+) -> Result<Vec<u8>, Errno> {
+    let mut is_writable = false;
+    loop {
+        let name = format!(".wharf-{number}").into_bytes();
+        match renameat_with(from, base, top, &name[..], RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => *number += 1,
+            Err(Errno::ACCESS) if !is_writable => {
+                // Its owner, who is not root, must be allowed to write to all three.
+                for changed in [from, directory, top] {
+                    fchmod(changed, Mode::RWXU)?;
+                }
+                is_writable = true;
+            }
+            moved => {
+                *number += 1;
+                return moved.map(|()| name);
+            }
+        }
+    }
 }
 
 /// Whether there is anything in a directory.

@@ -24,6 +24,8 @@ use super::name::{components, shown};
 
 /// The most links on the way to one directory, as in Linux.
 const MAX_LINKS: usize = 40;
+/// The most directories below each other. A path has fewer; links into the depth could make more.
+const MAX_DEPTH: usize = 2048;
 /// How many directories are kept open.
 const MAX_OPEN: usize = 64;
 /// The mode of directories that an entry needs and no entry makes.
@@ -103,7 +105,17 @@ impl Tree {
         let root = opened.map_err(|error| {
             Error::io(format!("cannot open the directory {}", root.display()), error.into())
         })?;
-        Ok(Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, made: Vec::new() })
+        Ok(Self::below(root))
+    }
+
+    /// Opens a directory as a root once more.
+    pub(super) fn open_in(root: &impl AsFd) -> Result<Self> {
+        let opened = openat(root, ".", DIRECTORY, Mode::empty()).and_then(Directory::new);
+        opened.map(Self::below).map_err(|error| cannot("open the directory", b".", error))
+    }
+
+    fn below(root: Directory) -> Self {
+        Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, made: Vec::new() }
     }
 
     /// Goes component by component, as on a kernel without `openat2`.
@@ -186,6 +198,12 @@ impl Tree {
                     continue;
                 }
                 _ => {}
+            }
+            if way.len() == MAX_DEPTH {
+                return Err(Error::resource_exhausted(format!(
+                    "more than {MAX_DEPTH} directories below each other: {}",
+                    shown(&path.join(&b'/'))
+                )));
             }
             let at = way.last().unwrap_or(&self.root.fd);
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

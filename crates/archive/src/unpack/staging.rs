@@ -1,18 +1,28 @@
 //! A directory that is there whole or not at all: made beside its place under another name, synced, then renamed.
 //!
 //! Who makes it holds a lock on it, which ends with the process. What a process that was killed left is removed by the next one.
+//!
+//! Its name can be guessed, and others may write to the directory that it is in, as to `/tmp`. So one that was there already is never
+//! used, and the descriptor says which one it is, not the name, which others may have given to a link by now.
 
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, fsync, mkdirat, open, syncfs};
+use rustix::{
+    fd::{AsFd, BorrowedFd},
+    fs::{CWD, Mode, OFlags, fsync, mkdirat, open, syncfs},
+};
 use wharf_content::{Error, ErrorKind, Result};
 
 use crate::apply::remove_tree;
+
+/// How often a directory is made that somebody else takes away at once.
+const TRIES: usize = 8;
 
 /// A directory in the making.
 #[derive(Debug)]
@@ -37,19 +47,24 @@ impl Staging {
         hidden.push(&name);
         hidden.push(".wharf-unpack");
         let path = parent.join(hidden);
-        for _ in 0..2 {
-            match mkdirat(CWD, &path, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        for _ in 0..TRIES {
+            let is_new = match mkdirat(CWD, &path, Mode::from_raw_mode(0o700)) {
+                Ok(()) => true,
+                Err(rustix::io::Errno::EXIST) => false,
                 Err(error) => {
                     return Err(Error::io(
                         format!("cannot make the directory {}", path.display()),
                         error.into(),
                     ));
                 }
-            }
+            };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = open(&path, flags, Mode::empty());
-            let lock = File::from(opened.map_err(|error| cannot_open(&path, error.into()))?);
+            let lock = match open(&path, flags, Mode::empty()) {
+                Ok(fd) => File::from(fd),
+                // Another process took it for one that a killed process left, before it was locked.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(cannot_open(&path, error.into())),
+            };
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -60,12 +75,17 @@ impl Staging {
                 }
                 Err(TryLockError::Error(error)) => return Err(cannot_open(&path, error)),
             }
-            // What a killed process left. It goes as a whole, so that its mode and attributes go too.
-            let is_empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
-            if is_empty {
-                return Ok(Self { path, target: target.to_owned(), parent, lock });
+            let staging =
+                Self { path: path.clone(), target: target.to_owned(), parent: parent.clone(), lock };
+            if !staging.is_in_place()? {
+                continue;
             }
-            remove_tree(&path)?;
+            let is_empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            if is_new && is_empty {
+                return Ok(staging);
+            }
+            // What a killed process left, or somebody else put there. It goes as a whole, so that its mode, owner and attributes go too.
+            staging.discard()?;
         }
         Err(Error::unavailable(format!("somebody else writes to {}", path.display())))
     }
@@ -76,6 +96,7 @@ impl Staging {
             Error::io(format!("cannot put {} into its place", self.target.display()), error.into())
         };
         syncfs(&self.lock).map_err(failed)?;
+        self.check_place()?;
         // Over an empty directory it may be renamed, over anything else not.
         rustix::fs::rename(&self.path, &self.target).map_err(|error| match error {
             rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST | rustix::io::Errno::NOTDIR => {
@@ -89,7 +110,38 @@ impl Staging {
 
     /// Throws it away.
     pub(crate) fn discard(self) -> Result<()> {
+        self.check_place()?;
         remove_tree(&self.path)
+    }
+
+    fn check_place(&self) -> Result<()> {
+        if self.is_in_place()? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Aborted,
+            format!(
+                "somebody else has put something into the place of {}: unpack to where nobody else writes",
+                self.path.display()
+            ),
+        ))
+    }
+
+    /// Whether the name is still that of the directory.
+    fn is_in_place(&self) -> Result<bool> {
+        let failed = |error| cannot_open(&self.path, error);
+        let own = self.lock.metadata().map_err(failed)?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl AsFd for Staging {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 }
 
@@ -135,5 +187,82 @@ fn place(target: &Path) -> Result<(PathBuf, OsString)> {
     match (target.parent(), target.file_name()) {
         (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
         _ => Err(Error::invalid_argument("the root of the file system is nothing to unpack to")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use crate::apply::{ApplyOptions, Ownership, apply_in};
+
+    use super::*;
+
+    const HIDDEN: &str = ".out.wharf-unpack";
+
+    fn layer() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, "file", &b"x"[..]).expect("fits");
+        builder.into_inner().expect("in memory")
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("lists");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("lists").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_others_put_into_its_place_is_neither_written_to_nor_published() {
+        let options = ApplyOptions::new().with_ownership(Ownership::User);
+        for is_published in [true, false] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (target, outside) = (dir.path().join("out"), dir.path().join("outside"));
+            fs::create_dir(&outside).expect("makes");
+            let staging = Staging::begin(&target).expect("begins");
+            fs::rename(dir.path().join(HIDDEN), dir.path().join("aside")).expect("moves");
+            symlink(&outside, dir.path().join(HIDDEN)).expect("links");
+            apply_in(&layer()[..], &staging, &options).expect("applies");
+            assert_eq!(
+                (names(&outside), names(&dir.path().join("aside"))),
+                (vec![], vec!["file".to_owned()])
+            );
+            let error = if is_published { staging.publish() } else { staging.discard() }.expect_err("not it");
+            assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
+            assert_eq!(names(dir.path()), [HIDDEN, "aside", "outside"]);
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_used() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (target, outside) = (dir.path().join("out"), dir.path().join("outside"));
+        fs::create_dir(&outside).expect("makes");
+        fs::write(outside.join("kept"), "").expect("writes");
+        symlink(&outside, dir.path().join(HIDDEN)).expect("links");
+        Staging::begin(&target).expect_err("a link");
+        assert_eq!(names(&outside), ["kept"]);
+        fs::remove_file(dir.path().join(HIDDEN)).expect("removes");
+        // Somebody else's, who could write to it and move it away.
+        fs::create_dir(dir.path().join(HIDDEN)).expect("makes");
+        let others = fs::symlink_metadata(dir.path().join(HIDDEN)).expect("is there");
+        let held = File::open(dir.path().join(HIDDEN)).expect("opens");
+        let staging = Staging::begin(&target).expect("begins");
+        let own = staging.lock.metadata().expect("is there");
+        assert_ne!(own.ino(), others.ino(), "it is a new one");
+        assert_eq!(own.mode() & 0o7777, 0o700);
+        drop(held);
+        apply_in(&layer()[..], &staging, &ApplyOptions::new().with_ownership(Ownership::User))
+            .expect("applies");
+        let second = Staging::begin(&target).expect_err("one at a time");
+        assert_eq!(second.kind(), ErrorKind::Unavailable, "{second}");
+        staging.publish().expect("publishes");
+        assert_eq!(names(dir.path()), ["out", "outside"]);
+        assert_eq!(names(&target), ["file"]);
     }
 }

@@ -31,12 +31,17 @@ impl Header {
             return Err("a header has a wrong checksum");
         }
         let mut name = text(&block[..100]).to_vec();
-        // GNU's header, whose magic ends in spaces, has other things there.
+        let prefix = text(&block[345..500]);
         if &block[257..263] == b"ustar\0" {
-            let prefix = text(&block[345..500]);
             if !prefix.is_empty() {
                 name = [prefix, b"/", &name].concat();
             }
+            if block[156] == b'S' {
+                return Err("GNU's header of a sparse file without GNU's mark");
+            }
+        } else if !prefix.is_empty() && !matches!(block[156], b'L' | b'K' | b'S') {
+            // GNU's header, whose magic ends in spaces, has times there in incremental archives. Python takes even those for directories.
+            return Err("a header of an old kind with something where ustar has directories");
         }
         let size = number(&block[124..136]).filter(|size| i64::try_from(*size).is_ok());
         Ok(Some(Self {
@@ -100,7 +105,9 @@ fn text(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
 }
 
-/// Octal digits between spaces and zero bytes, or GNU's base 256; `None` for anything else. An empty field is zero.
+/// Octal digits behind spaces and before spaces and zero bytes, or GNU's base 256; `None` for anything else. An empty field is zero.
+///
+/// Digits behind a zero byte are none: some programs read them, and for others the field ends there.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
         // With 0xff it is negative. The first byte's other bits belong to the number.
@@ -110,7 +117,7 @@ fn number(field: &[u8]) -> Option<u64> {
             .try_fold(first, |sum: u64, byte| sum.checked_mul(256).map(|sum| sum | u64::from(*byte)));
     }
     let is_blank = |byte: &u8| matches!(byte, 0 | b' ');
-    let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());
+    let start = field.iter().position(|byte| *byte != b' ').unwrap_or(field.len());
     let field = &field[start..];
     let end = field.iter().position(is_blank).unwrap_or(field.len());
     let (digits, rest) = field.split_at(end);
@@ -167,6 +174,10 @@ mod tests {
             (b"\x81\0\0\0\0\0\0\0\0\0\0\0", None),
             (b"1 7", None),
             (b"1\x007", None),
+            (b"\x0017", None),
+            (b"\0 17", None),
+            (b" \x0017", None),
+            (b" \0 \0", Some(0)),
             (b"18", None),
             (b"-1", None),
             (b"1e3", None),

@@ -59,9 +59,12 @@ impl Pax {
                 if value.contains(&0) {
                     return Err("a name with a zero byte");
                 }
+                // POSIX takes the header's own name then, and other programs none at all.
+                if value.is_empty() {
+                    return Err("a pax header with an empty name");
+                }
                 let slot = if key == b"path" { &mut self.path } else { &mut self.link };
-                // No value at all: what the header itself says.
-                *slot = (!value.is_empty()).then(|| value.to_vec());
+                *slot = Some(value.to_vec());
             }
             b"size" => {
                 let size = decimal(value).filter(|size| i64::try_from(*size).is_ok());
@@ -181,7 +184,10 @@ mod tests {
             (b"11 path=ab\n", path("ab")),
             (b"011 path=a\n", path("a")),
             (b"11 path=ab\n12 path=abc\n", path("abc")),
-            (b"11 path=ab\n8 path=\n", Some(Pax::default())),
+            (b"11 path=ab\n8 path=\n", None),
+            (b"12 linkpath=\n", None),
+            (b"13 linkpath=a\n", None),
+            (b"14 linkpath=a\n", Some(Pax { link: Some(b"a".to_vec()), ..Pax::default() })),
             (b"11 path=a=\n", path("a=")),
             (b"11 path=a\n\n", path("a\n")),
             (b"11 path=a\0\n", None),

@@ -7,6 +7,8 @@
 //! GNU.sparse.major=1      pieces in front of the content, a line for each       "PAX Format, Version 1.0"
 //! ```
 
+use super::header::BLOCK_LEN;
+
 /// The most bytes of a map in front of the content, and of blocks with pieces.
 pub(super) const MAX_MAP_LEN: usize = 1024 * 1024;
 
@@ -29,8 +31,12 @@ pub(crate) struct Sparse {
 impl Sparse {
     /// Puts pieces together that stand in the archive as `stored` bytes.
     pub(super) fn new(real_size: u64, pieces: Vec<Piece>, stored: u64) -> Result<Self, &'static str> {
-        let (mut end, mut sum) = (0, 0);
+        let (mut end, mut sum) = (0, 0_u64);
         for piece in &pieces {
+            // GNU tar begins each piece with a block, other programs where the one before it ends.
+            if piece.len > 0 && !sum.is_multiple_of(BLOCK_LEN as u64) {
+                return Err("a sparse file with a piece in its middle that does not fill whole blocks");
+            }
             if piece.offset < end {
                 return Err("a sparse file whose pieces overlap or are out of order");
             }
@@ -174,7 +180,9 @@ mod tests {
         for (real, pairs, stored, is_good) in [
             (0, &[][..], 0, true),
             (10, &[], 0, true),
-            (10, &[(2, 3), (5, 5)], 8, true),
+            (2000, &[(2, 1024), (1500, 5), (2000, 0)], 1029, true),
+            (10, &[(2, 3), (5, 5)], 8, false),
+            (2000, &[(0, 513), (1000, 512)], 1025, false),
             (10, &[(10, 0)], 0, true),
             (10, &[(0, 11)], 11, false),
             (10, &[(5, 2), (2, 2)], 4, false),

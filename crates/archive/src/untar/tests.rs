@@ -86,10 +86,6 @@ fn what_headers_say_belongs_to_the_entry_after_them_and_to_no_other() {
             vec![record("x", b'x', &pax(&[("path", &long), ("mtime", "-1.5")])), record("cut", b'0', b"abc")],
             vec![file(&long, b"abc")],
         ),
-        (
-            vec![record("x", b'x', &pax(&[("path", "a"), ("path", "")])), record("own", b'0', b"")],
-            vec![file("own", b"")],
-        ),
         (vec![record("g", b'g', &pax(&[("comment", "x")])), record("a", b'0', b"")], vec![file("a", b"")]),
         (
             vec![changed("name", b'0', 0, |block| block.as_mut_bytes()[345..348].copy_from_slice(b"dir"))],
@@ -120,6 +116,25 @@ fn what_headers_say_belongs_to_the_entry_after_them_and_to_no_other() {
     }
 }
 
+/// A header of the kind that a mark tells, with something where ustar has directories.
+fn prefixed(mark: &[u8], prefix: &[u8]) -> Vec<u8> {
+    changed("name", b'0', 0, |block| {
+        block.as_mut_bytes()[257..265].copy_from_slice(mark);
+        block.as_mut_bytes()[345..345 + prefix.len()].copy_from_slice(prefix);
+    })
+}
+
+#[test]
+fn headers_of_every_kind() {
+    for (part, name) in [
+        (prefixed(b"ustar\x0000", b"dir"), "dir/name"),
+        (prefixed(b"ustar  \0", b""), "name"),
+        (prefixed(b"\0\0\0\0\0\0\0\0", b""), "name"),
+    ] {
+        assert_eq!(read(&ended(&[part])).expect("reads"), vec![file(name, b"")]);
+    }
+}
+
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
     let good = record("a", b'0', b"abc");
@@ -127,6 +142,8 @@ fn what_can_be_read_in_two_ways_is_refused() {
     damaged[0] ^= 1;
     let x = |records: &[(&str, &str)]| record("x", b'x', &pax(records));
     let huge = changed("a", b'0', 0, |block| block.as_mut_bytes()[124..136].fill(0xff));
+    let sized =
+        |size: &[u8; 12]| changed("a", b'0', 0, |block| block.as_mut_bytes()[124..136].copy_from_slice(size));
     for (parts, words) in [
         (vec![damaged], "checksum"),
         (vec![vec![b'x'; BLOCK_LEN]], "checksum"),
@@ -134,6 +151,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (vec![x(&[("size", "1e3")]), good.clone()], "size"),
         (vec![record("x", b'x', b"9 path"), good.clone()], "cannot be read"),
         (vec![x(&[("path", "b")]), x(&[("path", "c")]), good.clone()], "two pax headers"),
+        (vec![x(&[("path", "a"), ("path", "")]), good.clone()], "empty name"),
         (vec![x(&[("path", "b")]), record("L", b'L', b"c"), good.clone()], "two names"),
         (vec![record("L", b'L', b"b"), record("L", b'L', b"c"), good.clone()], "two long names"),
         (vec![x(&[("path", "b")])], "belongs to another"),
@@ -143,6 +161,23 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (vec![record("s", b'S', b"abc")], "sparse"),
         (vec![block("l", b'2', 512), vec![0; 512]], "with content"),
         (vec![block("d/", b'5', 512), vec![0; 512]], "with content"),
+        // Python takes the content of an old directory for the next header.
+        (vec![block("d/", 0, 512), good.clone()], "with content"),
+        // GNU tar makes a directory of it, Python and Go a file.
+        (vec![record("a/", b'0', b"abc")], "ends as that of a directory"),
+        (vec![record("a/", b'7', b"abc")], "ends as that of a directory"),
+        (vec![x(&[("path", "a/")]), good.clone()], "ends as that of a directory"),
+        (vec![x(&[("path", "a/")]), record("a", 0, b"")], "by one of its names"),
+        (vec![x(&[("path", "a")]), record("a/", 0, b"")], "by one of its names"),
+        (vec![record("L", b'L', b"long/"), record("cut", 0, b"")], "by one of its names"),
+        // Python takes for directories what is in the place of ustar's.
+        (vec![prefixed(b"ustar  \0", b"dir")], "where ustar has directories"),
+        (vec![prefixed(b"ustar  \0", b"14726746410\x0014726746410\0")], "where ustar has directories"),
+        (vec![prefixed(b"\0\0\0\0\0\0\0\0", b"dir")], "where ustar has directories"),
+        (vec![sized(b"\x0000000003\0\0\0")], "size"),
+        (vec![sized(b"\0 0000003\0\0\0")], "size"),
+        (vec![sized(b"0o3\0\0\0\0\0\0\0\0\0")], "size"),
+        (vec![sized(b"+AAAAAAAAAA=")], "size"),
         (vec![huge], "negative or too large"),
         (vec![x(&[("path", &"n".repeat(4097))]), good.clone()], "4096"),
     ] {
