@@ -32,7 +32,8 @@ impl Layer {
         self
     }
 
-    fn tar(&self) -> Vec<u8> {
+    /// The layer as a plain tar stream.
+    pub fn tar(&self) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content, mode) in &self.files {
             let mut header = tar::Header::new_gnu();

@@ -121,6 +121,8 @@ pub struct Applied {
     pub(crate) described: HashSet<u64>,
     /// Whether an entry describes the root.
     pub(crate) describes_root: bool,
+    /// Whether a whiteout was made for overlayfs.
+    pub(crate) hides: bool,
 }
 
 /// Applies a layer, as a plain tar stream, to the directory `root`.
@@ -380,7 +382,10 @@ impl Apply {
         }
         let directory = self.make_directory(parent)?;
         match directory.look(base)? {
-            None => node::whiteout(&*directory, base),
+            None => {
+                self.applied.hides = true;
+                node::whiteout(&*directory, base)
+            }
             Some(stat) if is_a_directory(&stat) => {
                 let fd = directory.open(base).map_err(|error| cannot("open", base, error))?;
                 self.mark_opaque(&fd, base)

@@ -9,6 +9,8 @@ use std::{
 };
 
 use wharf_content::{Descriptor, Error, ErrorKind, Labels, LeasedStore, Result, ResultExt, Store, blocking};
+#[cfg(target_os = "linux")]
+use wharf_images::Selection;
 use wharf_images::{Image, ImageStore, progress::Event, record};
 
 use crate::{
@@ -41,6 +43,7 @@ use crate::{
 /// - `AlreadyExists`: another image has a name of the archive, and names are not to be replaced
 /// - `Conflict`: two images of one name; two formats that know the archive
 /// - `NotImplemented`: another compression
+/// - with an [unpacker](ImportOptions::with_unpacker), those of [`unpack_layers`](crate::unpack_layers)
 /// - those of the input and the stores
 ///
 /// # Cancellation
@@ -157,6 +160,23 @@ async fn record_entries(
     let mut recorded = Vec::with_capacity(named.images.len());
     if !options.replace {
         refuse_taken(images, &named.images).await?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(unpacker) = &options.unpacker {
+        let host = Selection::host();
+        let selection = options.selection.as_ref().unwrap_or(&host);
+        for image in &named.images {
+            let unpacked = unpacker.unpack(&image.target, selection, options.limits).await;
+            unpacked.map_err(|error| {
+                let is_chosen_here = options.selection.is_none() && error.kind() == ErrorKind::NotFound;
+                let mut context = format!("cannot unpack {:?}", image.name);
+                if is_chosen_here {
+                    let host = wharf_platforms::format_all(&wharf_platforms::default_spec());
+                    context.push_str(&format!(", of which no match for platform {host} is there as a whole"));
+                }
+                error.context(context)
+            })?;
+        }
     }
     for image in named.images {
         recorded.push(put(images, image, options).await?);

@@ -12,6 +12,7 @@
 //! directory have layers.
 
 mod collect;
+mod idle;
 mod image_layers;
 mod inherit;
 mod staging;

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use wharf_content::Catalogue;
 use wharf_images::{
     Limits, Selection,
+    layer::LayerOptions,
     progress::{Silent, Sink},
     referrers::ReferrersProvider,
 };
+
+#[cfg(target_os = "linux")]
+use crate::unpacker::Unpacker;
 
 /// The format of an export that names none.
 pub const DEFAULT_FORMAT: &str = "oci-archive";
@@ -212,13 +216,16 @@ pub struct ImportOptions {
     pub max_entries: usize,
     /// Where progress is told; nowhere by default.
     pub sink: Arc<dyn Sink>,
+    /// What unpacks the images before they are recorded; they are not unpacked by default.
+    #[cfg(target_os = "linux")]
+    pub(crate) unpacker: Option<Arc<Unpacker>>,
 }
 
 impl ImportOptions {
     /// 1 TiB.
     pub const DEFAULT_MAX_LEN: u64 = 1 << 40;
-    /// Layers are compressed already or shrink to a third; only zeros and their like shrink to a five-hundredth.
-    pub const DEFAULT_MAX_RATIO: u64 = 500;
+    /// As for layers, which are compressed already.
+    pub const DEFAULT_MAX_RATIO: u64 = LayerOptions::DEFAULT_MAX_RATIO;
     /// A hundred images of a hundred layers have some ten thousand.
     pub const DEFAULT_MAX_ENTRIES: usize = 250_000;
 
@@ -310,6 +317,15 @@ impl ImportOptions {
         self.sink = sink;
         self
     }
+
+    /// Unpacks the platforms that are demanded, else the host's, of each image. Nothing is recorded where that fails. The unpacker is one
+    /// for the same store, and its lease is to stand until the import has returned.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn with_unpacker(mut self, unpacker: Arc<Unpacker>) -> Self {
+        self.unpacker = Some(unpacker);
+        self
+    }
 }
 
 impl Default for ImportOptions {
@@ -327,6 +343,8 @@ impl Default for ImportOptions {
             max_ratio: Self::DEFAULT_MAX_RATIO,
             max_entries: Self::DEFAULT_MAX_ENTRIES,
             sink: Arc::new(Silent),
+            #[cfg(target_os = "linux")]
+            unpacker: None,
         }
     }
 }

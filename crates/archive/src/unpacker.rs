@@ -7,6 +7,8 @@
 //! the last layer of an image ─> wait for all of them ─> publish
 //! ```
 //!
+//! An import has everything in the store when it unpacks: there the same handlers are walked by themselves.
+//!
 //! A layer that is unpacked already is neither fetched nor unpacked. What is no image, such as an artifact, goes by untouched.
 
 use std::{
@@ -16,9 +18,10 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
-use wharf_content::{Catalogue, Descriptor, Digest, Error, LeasedStore, Result, ResultExt};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, LeasedStore, Provider, Result, ResultExt};
 use wharf_images::{
-    Flow, Handler, Kind, Role, children::decode, decode::kind, layer::LayerDecoders, media_types as types,
+    Children, Flow, Handler, Kind, Limits, Role, Selection, children::decode, decode::kind, image,
+    layer::LayerDecoders, media_types as types, walk,
 };
 
 use crate::{
@@ -84,6 +87,21 @@ impl Unpacker {
     /// The handler fails, beside those errors of what it wraps, as [`unpack_layers`](crate::unpack_layers) does.
     pub fn wrap(self: &Arc<Self>, inner: Arc<dyn Handler>) -> Arc<dyn Handler> {
         Arc::new(Wrapped { inner, unpacker: Arc::clone(self) })
+    }
+
+    /// Unpacks an image that is in the store with all that is selected of it.
+    pub(crate) async fn unpack(
+        self: &Arc<Self>,
+        target: &Descriptor,
+        selection: &Selection,
+        limits: Limits,
+    ) -> Result<()> {
+        image::check_platform(self.store.as_ref(), target, selection, &self.catalogue).await?;
+        let children = Children::new(Arc::clone(&self.store) as Arc<dyn Provider>)
+            .with_catalogue(self.catalogue.clone())
+            .with_selection(selection.clone());
+        let handler = self.wrap(Arc::new(children));
+        walk(handler.as_ref(), std::slice::from_ref(target), limits).await
     }
 
     /// What was unpacked, or was there already: one for each image that the pull had.

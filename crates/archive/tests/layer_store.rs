@@ -218,6 +218,65 @@ async fn a_directory_below_what_is_opaque_takes_nothing_from_below() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whiteouts_are_there_only_where_they_can_hide_something() {
+    for ownership in ownerships() {
+        let place = Place::new().await;
+        let below = Tar::new()
+            .dir("d", 0o755)
+            .file("d/x", "x")
+            .dir("o", 0o755)
+            .file("o/x", "x")
+            .dir("gone", 0o755)
+            .file("gone/x", "x")
+            .bytes();
+        let middle = Tar::new().file(".wh.gone", "").file("late/y", "y").bytes();
+        // Overlayfs hides whiteouts in directories that it merges, and lists those in others.
+        let top = Tar::new()
+            .file("d/.wh.x", "")
+            .file("d/.wh.nothing", "")
+            .file("d/new/.wh.a", "")
+            .dir("own", 0o555)
+            .file("own/.wh.b", "")
+            .file("own/deep/er/.wh.c", "")
+            .file("own/deep/kept", "")
+            .file("o/.wh.x", "")
+            .file("o/.wh..wh..opq", "")
+            .file("gone/.wh.x", "")
+            .file("late/.wh.y", "")
+            .file(".wh.root", "")
+            .bytes();
+        let image = place.image("a", vec![below, middle, top], None).await;
+        let unpacked = place.unpack(&image.target, ownership).await.expect("unpacks");
+        let top = &unpacked.layers[2].directory;
+        for (path, is_there) in [
+            ("d/x", true),
+            ("d/nothing", true),
+            ("late/y", true),
+            ("root", true),
+            ("d/new/a", false),
+            ("own/b", false),
+            ("own/deep/er/c", false),
+            ("o/x", false),
+            ("gone/x", false),
+        ] {
+            let found = fs::symlink_metadata(top.join(path));
+            assert_eq!(found.is_ok(), is_there, "{path}");
+            assert!(found.map_or(true, |found| found.file_type().is_char_device() && found.rdev() == 0));
+        }
+        // The directories themselves are as they were.
+        assert!(
+            top.join("own/deep/kept").exists() && top.join("own/deep/er").is_dir() && top.join("o").is_dir()
+        );
+        assert_eq!(fs::metadata(top.join("own")).expect("there").mtime(), 1_000_000);
+        assert_eq!(mode(&top.join("own")) & 0o77, 0o55);
+        let lowest = Tar::new().file("d/.wh.x", "").file("d/y", "y").bytes();
+        let image = place.image("b", vec![lowest], None).await;
+        let unpacked = place.unpack(&image.target, ownership).await.expect("unpacks");
+        assert!(fs::symlink_metadata(unpacked.layers[0].directory.join("d/x")).is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn layers_that_go_through_links_below_are_refused() {
     for (top, what) in [
         (Tar::new().file("lib/x", "x").bytes(), "a link"),

@@ -9,6 +9,8 @@ use std::{
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+#[cfg(target_os = "linux")]
+use wharf_images::layer::LayerOptions;
 use wharf_remotes::{credentials::Secret, registry::DEFAULT_MIN_THROUGHPUT};
 
 use crate::command;
@@ -101,6 +103,25 @@ pub(crate) struct PlatformArgs {
     /// Every platform
     #[arg(long, conflicts_with = "platforms")]
     pub(crate) all_platforms: bool,
+}
+
+/// How far a layer may grow when it is unpacked.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LayerArgs {
+    /// Unpack no layer that grows to more bytes
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = length)]
+    max_layer_size: NonZeroU64,
+    /// Unpack nothing that grows to more than N times its size, once it has given a GiB
+    #[arg(long, value_name = "N", default_value = "1100")]
+    pub(crate) max_ratio: NonZeroU64,
+}
+
+#[cfg(target_os = "linux")]
+impl LayerArgs {
+    pub(crate) fn options(self) -> LayerOptions {
+        LayerOptions::default().with_max_len(self.max_layer_size.get()).with_max_ratio(self.max_ratio.get())
+    }
 }
 
 /// How registries are spoken to.
@@ -294,4 +315,24 @@ pub(crate) enum Command {
     Completion(command::completion::Completion),
     /// Print the version
     Version(command::version::Version),
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_that_help_shows_are_those_of_the_library() {
+        #[derive(Parser)]
+        struct Limits {
+            #[command(flatten)]
+            layers: LayerArgs,
+        }
+        assert_eq!(Limits::parse_from(["wharf"]).layers.options(), LayerOptions::default());
+        let set = Limits::parse_from(["wharf", "--max-layer-size", "2GiB", "--max-ratio", "7"]);
+        let expected = LayerOptions::default().with_max_len(2 << 30).with_max_ratio(7);
+        assert_eq!(set.layers.options(), expected);
+        assert!(Limits::try_parse_from(["wharf", "--max-layer-size", "0"]).is_err());
+        assert!(Limits::try_parse_from(["wharf", "--max-ratio", "0"]).is_err());
+    }
 }

@@ -32,6 +32,8 @@ pub(crate) mod tags;
 pub(crate) mod tree;
 #[cfg(target_os = "linux")]
 pub(crate) mod unpack;
+#[cfg(target_os = "linux")]
+pub(crate) mod unpacking;
 pub(crate) mod verify;
 pub(crate) mod version;
 

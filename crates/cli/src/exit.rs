@@ -237,6 +237,19 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         (_, ErrorKind::AlreadyExists) if error.to_string().starts_with("names of the archive are taken") => {
             Some("--force gives these names to the images of the archive")
         }
+        (_, ErrorKind::ResourceExhausted) if error.report().contains("as a decompression bomb does") => {
+            Some("--max-ratio N allows more, if it is meant to grow so")
+        }
+        (_, ErrorKind::ResourceExhausted)
+            if error.report().contains("the most that a layer may have here") =>
+        {
+            Some("--max-layer-size SIZE allows more, if it is meant to be so large")
+        }
+        (_, ErrorKind::ResourceExhausted)
+            if error.report().contains("the most that an archive may have here") =>
+        {
+            Some("--max-size SIZE allows more, if it is meant to be so large")
+        }
         (Code::NotFound, _) if error.to_string().starts_with("there is no image") => {
             Some("`wharf images ls` lists the images, `wharf pull` fetches one")
         }
@@ -365,6 +378,13 @@ mod tests {
             (store(5), Some("the disk or its file system failed")),
             (out(5), Some("the disk or its file system failed")),
             (store(20), None),
+            (
+                Error::resource_exhausted("x, as a decompression bomb does").context("y"),
+                Some("--max-ratio N"),
+            ),
+            (Error::resource_exhausted("x, the most that a layer may have here"), Some("--max-layer-size")),
+            (Error::resource_exhausted("x, the most that an archive may have here"), Some("--max-size")),
+            (Error::resource_exhausted("x"), None),
         ] {
             let found = hint(&error);
             let is_right = match expected {

@@ -31,7 +31,12 @@ fn image(top: Layer) -> ImageFixture {
 }
 
 fn top(name: &str) -> Layer {
-    Layer::of("etc/name", name).with("etc/.wh.old", "", 0o644).with("new/dir/file", name, 0o640)
+    Layer::of("etc/name", name).with("etc/.wh.old", "", 0o644).with("new/dir/file", name, 0o640).with(
+        // It hides nothing: no layer below has the directory.
+        "new/dir/.wh.ghost",
+        "",
+        0o644,
+    )
 }
 
 async fn put(store: &dyn Store, media_type: &str, bytes: Vec<u8>) -> Result<Descriptor> {

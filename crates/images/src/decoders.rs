@@ -22,6 +22,15 @@ mod wasm;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use crate::decode::ManifestDecoder;
+
+/// A decoder for what has no children and says nothing of itself.
+pub(crate) fn leaf() -> Arc<dyn ManifestDecoder> {
+    Arc::new(leaf::Leaf)
+}
+
 /// A text from a document where it says something.
 fn said(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.trim().is_empty())

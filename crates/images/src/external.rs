@@ -1,4 +1,4 @@
-//! Plugins outside the process: executables that decode media types, for people who do not write Rust.
+//! Plugins outside the process: executables that decode media types and unwrap layers, for people who do not write Rust.
 //!
 //! ```text
 //! DIR/cookbook.json     what the plugin is for: name, media types, executable, limits
@@ -9,6 +9,8 @@
 //!     | <-- {"protocol":1,…} ------ |      children, facts, or an error
 //! ```
 //!
+//! One that unwraps layers has no messages: the layer goes in at its standard input, and what comes out is looked at again.
+//!
 //! A directory of plugins is code that will be run. So it is read only where nobody but root and the user can change it, no shell is
 //! between, the environment is empty but for the search path and a locale, and time, output and number of processes are limited.
 //!
@@ -18,9 +20,11 @@
 //! are described by JSON schemas in `docs/` and explained in `docs/plugins.md` of the repository.
 
 mod decoder;
+mod layer;
 mod manifest;
 mod process;
 mod protocol;
+mod stream;
 mod trust;
 mod verifier;
 
@@ -33,12 +37,20 @@ use std::{
     time::Duration,
 };
 
-use wharf_content::{Catalogue, Error, Result, ResultExt, plugin::Registration};
+use wharf_content::{
+    Catalogue, Error, Result, ResultExt,
+    plugin::{Point, Registration},
+};
 
-use crate::decode::{ManifestDecoder, ManifestDecoders};
+use crate::{
+    decode::{ManifestDecoder, ManifestDecoders},
+    decoders,
+    layer::{LayerDecoder, LayerDecoders},
+};
 
 use decoder::External;
-use manifest::Manifest;
+use layer::ExternalLayer;
+use manifest::{Manifest, Task};
 use process::Processes;
 
 pub use verifier::{VerifierDirectory, VerifierOptions};
@@ -50,12 +62,15 @@ pub const PROTOCOL: u32 = 1;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PluginOptions {
-    /// The most plugin processes at once; further calls wait for their turn. The wait does not count as the plugin's time.
+    /// The most plugin processes at once; further calls wait for their turn. The wait does not count as the plugin's time. Those that
+    /// unwrap layers take no turn: there are as many as layers are unwrapped, for each wrapping one.
     pub max_processes: NonZeroUsize,
     /// The most bytes of an answer.
     pub max_answer_len: usize,
     /// How long a plugin may take for an answer, where its manifest says nothing.
     pub time_limit: Duration,
+    /// How long a plugin that unwraps layers may do nothing while it is waited for, where its manifest says nothing.
+    pub stall_limit: Duration,
 }
 
 impl PluginOptions {
@@ -65,6 +80,8 @@ impl PluginOptions {
     pub const DEFAULT_MAX_ANSWER_LEN: usize = 16 << 20;
     /// Ten seconds.
     pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(10);
+    /// A minute: it may ask somebody for a key first.
+    pub const DEFAULT_STALL_LIMIT: Duration = Duration::from_secs(60);
 
     /// Sets the most processes at once.
     #[must_use]
@@ -86,6 +103,13 @@ impl PluginOptions {
         self.time_limit = time_limit;
         self
     }
+
+    /// Sets how long plugins that unwrap layers may do nothing, if their manifest has no time limit.
+    #[must_use]
+    pub fn with_stall_limit(mut self, stall_limit: Duration) -> Self {
+        self.stall_limit = stall_limit;
+        self
+    }
 }
 
 impl Default for PluginOptions {
@@ -94,6 +118,7 @@ impl Default for PluginOptions {
             max_processes: Self::DEFAULT_MAX_PROCESSES,
             max_answer_len: Self::DEFAULT_MAX_ANSWER_LEN,
             time_limit: Self::DEFAULT_TIME_LIMIT,
+            stall_limit: Self::DEFAULT_STALL_LIMIT,
         }
     }
 }
@@ -132,7 +157,21 @@ struct Plugin {
     priority: i32,
     /// The manifest.
     path: PathBuf,
-    decoder: Arc<dyn ManifestDecoder>,
+    decoder: Decoder,
+}
+
+/// What a plugin decodes.
+#[derive(Debug)]
+enum Decoder {
+    Document(Arc<dyn ManifestDecoder>),
+    Layer(Arc<dyn LayerDecoder>),
+}
+
+impl Plugin {
+    fn registration<P: Point>(&self, media_types: &[String], item: Arc<P::Item>) -> Registration<P> {
+        let (name, module) = (self.name.clone(), self.path.display().to_string());
+        Registration::<P>::shared(name, media_types.iter().cloned(), self.priority, module, item)
+    }
 }
 
 impl Plugins {
@@ -188,35 +227,60 @@ impl Plugins {
     fn plugin(&self, path: &Path, directory: &Path) -> Result<Plugin> {
         let manifest = Manifest::read(&trust::check(path)?)?;
         let executable = trust::check_executable(&directory.join(&manifest.executable))?;
-        Ok(Plugin {
-            name: manifest.name.clone(),
-            media_types: manifest.media_types.clone(),
-            priority: manifest.priority,
-            path: path.to_owned(),
-            decoder: Arc::new(External {
-                label: format!("{:?} ({})", manifest.name, path.display()),
-                kind: manifest.kind,
-                content: manifest.content,
+        let label = format!("{:?} ({})", manifest.name, path.display());
+        let (directory, processes) = (directory.to_owned(), Arc::clone(&self.processes));
+        let decoder = match manifest.task {
+            Task::Document { kind, content } => Decoder::Document(Arc::new(External {
+                label,
+                kind,
+                content,
                 executable,
-                directory: directory.to_owned(),
+                directory,
                 time_limit: manifest.time_limit.unwrap_or(self.options.time_limit),
                 max_answer_len: self.options.max_answer_len,
-                processes: Arc::clone(&self.processes),
-            }),
-        })
+                processes,
+            })),
+            Task::Layer(task) => Decoder::Layer(Arc::new(ExternalLayer {
+                label,
+                task,
+                executable,
+                directory,
+                patience: manifest.time_limit.unwrap_or(self.options.stall_limit),
+                processes,
+            })),
+        };
+        let Manifest { name, media_types, priority, .. } = manifest;
+        Ok(Plugin { name, media_types, priority, path: path.to_owned(), decoder })
     }
 
     /// Adds the decoders to a catalogue. In place of a module the entries name the manifest's path.
+    ///
+    /// A media type of layers that the catalogue does not know yet becomes a leaf as well, so that nobody reports it as unknown.
     #[must_use]
     pub fn register(&self, catalogue: Catalogue) -> Catalogue {
-        self.found.iter().fold(catalogue, |catalogue, plugin| {
-            catalogue.with(Registration::<ManifestDecoders>::shared(
-                plugin.name.clone(),
-                plugin.media_types.iter().cloned(),
-                plugin.priority,
-                plugin.path.display().to_string(),
-                Arc::clone(&plugin.decoder),
-            ))
+        let documents = self.found.iter().filter_map(|plugin| match &plugin.decoder {
+            Decoder::Document(decoder) => Some((plugin, decoder)),
+            Decoder::Layer(_) => None,
+        });
+        let catalogue = documents.fold(catalogue, |catalogue, (plugin, decoder)| {
+            let decoder = Arc::clone(decoder);
+            catalogue.with(plugin.registration::<ManifestDecoders>(&plugin.media_types, decoder))
+        });
+        self.found.iter().fold(catalogue, |catalogue, plugin| match &plugin.decoder {
+            Decoder::Document(_) => catalogue,
+            Decoder::Layer(decoder) => {
+                let unknown = plugin
+                    .media_types
+                    .iter()
+                    .filter(|media_type| matches!(catalogue.find::<ManifestDecoders>(media_type), Ok(None)));
+                let unknown: Vec<String> = unknown.cloned().collect();
+                let catalogue = catalogue
+                    .with(plugin.registration::<LayerDecoders>(&plugin.media_types, Arc::clone(decoder)));
+                if unknown.is_empty() {
+                    return catalogue;
+                }
+                catalogue.with(plugin.registration::<ManifestDecoders>(&unknown, decoders::leaf()))
+            }
         })
     }
 

@@ -19,13 +19,14 @@ mod unwrapped;
 use std::{
     fmt::{self, Debug},
     io::Read,
+    sync::Arc,
 };
 
 use tokio::runtime::Handle;
 use wharf_content::{Catalogue, Descriptor, Error, Provider, Result, ResultExt, blocking, plugin::Point};
 
 pub use source::BlobStream;
-use unwrapped::{Counted, Unwrapped};
+use unwrapped::{Counted, Limited, Unwrapped};
 
 use crate::reference::excerpt;
 
@@ -153,9 +154,9 @@ macro_rules! register_layer_decoder {
 pub struct LayerOptions {
     /// The most wrappings.
     pub max_wrappings: usize,
-    /// The most bytes that may come out.
+    /// The most bytes that may come out, of each wrapping.
     pub max_len: u64,
-    /// How many times the bytes that went in may come out, above [`LayerOptions::FREE_LEN`].
+    /// How many times the bytes that went in may come out, of each wrapping, above [`LayerOptions::FREE_LEN`].
     pub max_ratio: u64,
 }
 
@@ -164,8 +165,10 @@ impl LayerOptions {
     pub const DEFAULT_MAX_WRAPPINGS: usize = 8;
     /// 64 GiB: the largest layers that are published have some ten.
     pub const DEFAULT_MAX_LEN: u64 = 64 << 30;
-    /// File systems shrink to a third; only zeros and their like shrink to a five-hundredth.
-    pub const DEFAULT_MAX_RATIO: u64 = 500;
+    /// What gzip can do at most is 1032 (RFC 1951: 258 bytes by two bits), so that a layer of zeros is one like any other up to
+    /// [`DEFAULT_MAX_LEN`](Self::DEFAULT_MAX_LEN). Formats that can do more, such as zstd, and several of them, one around the other, end
+    /// here. File systems shrink to a third.
+    pub const DEFAULT_MAX_RATIO: u64 = 1100;
     /// 1 GiB may come out whatever went in: a sparse file is no attack.
     pub const FREE_LEN: u64 = 1 << 30;
 
@@ -222,8 +225,8 @@ impl Debug for Layer {
 /// Decoders may read ahead to see what they have, so that this blocks. The stored bytes are not hashed.
 ///
 /// # Errors
-/// `NotImplemented` for a media type that nobody decodes, naming it; `ResourceExhausted` beyond [`LayerOptions::max_wrappings`]; those of
-/// the decoders and the stream.
+/// `NotImplemented` for a media type that nobody decodes, naming it; `ResourceExhausted` beyond [`LayerOptions::max_wrappings`];
+/// `Conflict` for decoders that lead from a media type back to it, naming the way; those of the decoders and the stream.
 pub fn unwrap(
     layer: &Descriptor,
     stream: impl Read + Send + 'static,
@@ -233,6 +236,7 @@ pub fn unwrap(
     let (source, consumed) = Counted::new(stream);
     let mut stream: LayerStream = Box::new(source);
     let mut media_type = layer.media_type.clone();
+    let mut before: Vec<String> = Vec::new();
     for _ in 0..=options.max_wrappings {
         let decoder =
             catalogue.find::<LayerDecoders>(&media_type)?.ok_or_else(|| unknown(layer, &media_type))?;
@@ -240,13 +244,17 @@ pub fn unwrap(
             .decode(&media_type, layer, stream)
             .context(|| format!("cannot unwrap layer {} ({})", layer.digest, excerpt(&media_type)))?;
         match unwrapped {
-            Unwrap::Plain(stream) => {
-                let stream = Unwrapped::new(stream, consumed, layer, *options);
-                return Ok(Layer { media_type, stream: Box::new(stream) });
+            Unwrap::Plain(rest) => {
+                let limited = Limited::new(rest, consumed, layer, *options);
+                return Ok(Layer { media_type, stream: Box::new(Unwrapped::new(limited, layer)) });
             }
             Unwrap::As { media_type: inner, stream: rest } => {
-                media_type = inner;
-                stream = rest;
+                before.push(std::mem::replace(&mut media_type, inner));
+                if before.contains(&media_type) {
+                    return Err(circle(layer, &before, &media_type));
+                }
+                // What comes out of all of them may be little, or nothing at all.
+                stream = Box::new(Limited::new(rest, Arc::clone(&consumed), layer, *options));
             }
         }
     }
@@ -256,6 +264,16 @@ pub fn unwrap(
         options.max_wrappings,
         excerpt(&media_type)
     )))
+}
+
+fn circle(layer: &Descriptor, before: &[String], media_type: &str) -> Error {
+    let way: Vec<_> = before.iter().map(|media_type| excerpt(media_type)).collect();
+    Error::conflict(format!(
+        "layer decoders lead in a circle at layer {}: {} -> {}; one of them gives a wrong media type",
+        layer.digest,
+        way.join(" -> "),
+        excerpt(media_type)
+    ))
 }
 
 fn unknown(layer: &Descriptor, media_type: &str) -> Error {

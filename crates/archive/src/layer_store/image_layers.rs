@@ -28,6 +28,7 @@ use wharf_images::{
 
 use super::{
     Kind, LABEL, LayerStore, RECORD, Record,
+    idle::drop_idle_whiteouts,
     inherit::{Inherited, Root, inherit},
     make_root,
     staging::Staging,
@@ -278,10 +279,13 @@ fn publish(
             None => roots.push(Root::open(&directory)?),
             Some(Staged { staging, applied, .. }) => {
                 let root = Root::open(&staging.path().join("fs"))?;
-                let Applied { entries, bytes, left_out, implied, described, describes_root } = applied;
+                let Applied { entries, bytes, left_out, implied, described, describes_root, hides } = applied;
                 let taken = Inherited { implied, described, describes_root };
                 inherit(&root, &taken, &roots, ownership)
                     .context(|| format!("cannot unpack layer {} by itself", planned.layer.digest))?;
+                if hides {
+                    drop_idle_whiteouts(&root, &roots)?;
+                }
                 roots.push(root);
                 unpacked.entries += entries;
                 unpacked.bytes += bytes;

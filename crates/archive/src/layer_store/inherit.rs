@@ -102,12 +102,12 @@ fn one(
 }
 
 /// What a layer itself has.
-enum Own {
+pub(super) enum Own {
     Directory { fd: OwnedFd, is_cut_off: bool },
     Other,
 }
 
-fn own(layer: &Root, parts: &[&[u8]]) -> Result<Own, Errno> {
+pub(super) fn own(layer: &Root, parts: &[&[u8]]) -> Result<Own, Errno> {
     let mut at = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
     let mut is_cut_off = false;
     for part in parts {
@@ -122,14 +122,14 @@ fn own(layer: &Root, parts: &[&[u8]]) -> Result<Own, Errno> {
 }
 
 /// What the layers below show under a path.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Directory(OwnedFd),
     /// The path, or something on the way, is no directory.
     Other(FileType),
 }
 
-fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
+pub(super) fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
     'layers: for layer in below.iter().rev() {
         let mut at = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
         let mut hides = is_opaque(&at);
@@ -152,7 +152,7 @@ fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
     Ok(Found::Nothing)
 }
 
-fn is_opaque(directory: &OwnedFd) -> bool {
+pub(super) fn is_opaque(directory: &OwnedFd) -> bool {
     let path = itself(directory);
     let mut value = [0; 2];
     OPAQUE.iter().any(|name| matches!(getxattr(&*path, *name, &mut value[..]), Ok(1)) && value[0] == b'y')
@@ -188,13 +188,18 @@ fn copy(from: &OwnedFd, to: &OwnedFd, ownership: Ownership) -> Result<(), Errno>
         }
     }
     chmodat(CWD, &*target, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+    set_times(&target, &stat)
+}
+
+/// Sets the times of what a path leads to.
+pub(super) fn set_times(path: &str, stat: &Stat) -> Result<(), Errno> {
     let time =
         |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.cast_signed() };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     };
-    utimensat(CWD, &*target, &times, AtFlags::empty())
+    utimensat(CWD, path, &times, AtFlags::empty())
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -15,7 +15,7 @@ use wharf_archive::{
 use wharf_content::{Labels, LeasedStore, Provider, Result};
 
 use crate::{
-    args::{Format, PlatformArgs},
+    args::{Format, LayerArgs, PlatformArgs},
     context::Context,
     exit,
     output::{self, escape, note},
@@ -64,6 +64,8 @@ pub(crate) struct ContainerArgs {
     rootless: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    layers: LayerArgs,
 }
 
 /// Reads `SOURCE:DEST[:ro|rw]`.
@@ -85,7 +87,8 @@ fn bind(text: &str) -> Result<Bind, String> {
 
 impl ContainerArgs {
     pub(crate) fn options(&self, context: &Context) -> Result<BundleOptions> {
-        let mut unpack = UnpackOptions::new().with_catalogue(context.catalogue.clone());
+        let mut unpack =
+            UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_layers(self.layers.options());
         if let Some(selection) = self.platforms.selection()? {
             unpack = unpack.with_selection(selection);
         }

@@ -14,7 +14,7 @@ use wharf_archive::files::{self, File, FileKind, FilesOptions};
 use wharf_content::Result;
 
 use crate::{
-    args::{Format, PlatformArgs},
+    args::{Format, LayerArgs, PlatformArgs},
     context::Context,
     exit,
     output::{self, escape, escape_json},
@@ -41,6 +41,8 @@ pub(crate) struct LsFiles {
     jsonl: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    layers: LayerArgs,
 }
 
 /// Arguments of `cat`.
@@ -59,16 +61,18 @@ pub(crate) struct Cat {
     path: OsString,
     #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    layers: LayerArgs,
 }
 
-fn options(context: &Context, platforms: &PlatformArgs) -> Result<FilesOptions> {
-    let options = FilesOptions::new().with_catalogue(context.catalogue.clone());
+fn options(context: &Context, platforms: &PlatformArgs, layers: LayerArgs) -> Result<FilesOptions> {
+    let options = FilesOptions::new().with_catalogue(context.catalogue.clone()).with_layers(layers.options());
     Ok(platforms.selection()?.into_iter().fold(options, FilesOptions::with_selection))
 }
 
 impl LsFiles {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let options = options(context, &self.platforms)?;
+        let options = options(context, &self.platforms, self.layers)?;
         let view = context.view(&self.look).await?;
         let (provider, path) = (view.streamed(&context.catalogue), self.path.as_ref());
         let style = match context.global.format {
@@ -87,7 +91,7 @@ impl LsFiles {
 
 impl Cat {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let options = options(context, &self.platforms)?;
+        let options = options(context, &self.platforms, self.layers)?;
         let view = context.view(&self.look).await?;
         let provider = view.streamed(&context.catalogue);
         let mut is_over = false;

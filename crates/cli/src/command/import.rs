@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal},
+    num::NonZeroU64,
     os::fd::AsFd,
     path::PathBuf,
 };
@@ -12,8 +13,10 @@ use wharf_archive::ImportOptions;
 use wharf_content::{Error, Result};
 use wharf_images::Image;
 
+#[cfg(target_os = "linux")]
+use crate::{args::LayerArgs, command::unpacking::Unpacking};
 use crate::{
-    args::{Format, PlatformArgs},
+    args::{self, Format, PlatformArgs},
     context::Context,
     exit::outside,
     output, progress,
@@ -24,7 +27,8 @@ use crate::{
 #[command(
     after_help = "Reads OCI image layouts, as directories and as tar archives, and what `docker save` writes; plain, gzip or zstd. Prints the name and the \
 digest of each image. Takes the platforms that are there, unless some are asked for. Where another image has one of the names, nothing \
-is recorded, and the exit code is 1; --force gives the name to the image of the archive instead.\n\nExamples:\n  wharf import busybox.tar\n  \
+is recorded, and the exit code is 1; --force gives the name to the image of the archive instead.\n\nWith --unpack nothing is recorded either \
+where an image cannot be unpacked.\n\nExamples:\n  wharf import busybox.tar\n  wharf import --unpack busybox.tar\n  \
 docker save busybox | wharf import\n  wharf import --base-name ghcr.io/owner/image layout.tar.gz"
 )]
 pub(crate) struct Import {
@@ -43,6 +47,16 @@ pub(crate) struct Import {
     /// Take names away from the images that have them
     #[arg(long)]
     force: bool,
+    /// Unpack the layers into the store, as `wharf unpack` does: of the platforms that are asked for, else of this machine's
+    #[cfg(target_os = "linux")]
+    #[arg(long)]
+    unpack: bool,
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    layers: LayerArgs,
+    /// Read no archive that has more bytes without its compression
+    #[arg(long, value_name = "SIZE", default_value = "1TiB", value_parser = args::length)]
+    max_size: NonZeroU64,
     #[command(flatten)]
     platforms: PlatformArgs,
 }
@@ -56,7 +70,12 @@ impl Import {
             ));
         }
         let input = if is_stdin { Some(standard_input()?) } else { None };
-        let mut options = ImportOptions::new().with_catalogue(context.catalogue.clone());
+        let mut options =
+            ImportOptions::new().with_catalogue(context.catalogue.clone()).with_max_len(self.max_size.get());
+        #[cfg(target_os = "linux")]
+        {
+            options = options.with_max_ratio(self.layers.max_ratio.get());
+        }
         if let Some(selection) = self.platforms.selection()? {
             options = options.with_selection(selection);
         }
@@ -74,13 +93,31 @@ impl Import {
         }
         let (store, images) = (context.store().await?, context.images().await?);
         let progress = progress::start(&context.global);
-        let options = options.with_sink(progress.sink());
+        let mut options = options.with_sink(progress.sink());
+        #[cfg(target_os = "linux")]
+        let unpacking = if self.unpack {
+            Some(Unpacking::begin(context, &store, self.layers, &progress).await?)
+        } else {
+            None
+        };
+        #[cfg(target_os = "linux")]
+        if let Some(unpacking) = &unpacking {
+            options = options.with_unpacker(unpacking.unpacker());
+        }
         let outcome = match input {
             Some(input) => wharf_archive::import(store, images.as_ref(), input, &options).await,
             None => wharf_archive::import_from_file(self.file, store, images.as_ref(), &options).await,
         };
         progress.finish(outcome.is_ok());
-        print(&outcome?, context)
+        #[cfg(target_os = "linux")]
+        let unpacked = match unpacking {
+            Some(unpacking) => unpacking.end().await,
+            None => Ok(()),
+        };
+        let images = outcome?;
+        #[cfg(target_os = "linux")]
+        unpacked?;
+        print(&images, context)
     }
 }
 

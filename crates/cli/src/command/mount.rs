@@ -11,7 +11,7 @@ use wharf_archive::{
 use wharf_content::{Labels, LeasedStore, Result};
 
 use crate::{
-    args::{Format, PlatformArgs},
+    args::{Format, LayerArgs, PlatformArgs},
     command::unpack::tell_left_out,
     context::Context,
     output::{self, note},
@@ -40,6 +40,8 @@ pub(crate) struct Mount {
     rw: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    layers: LayerArgs,
 }
 
 impl Mount {
@@ -48,6 +50,7 @@ impl Mount {
         let progress = progress::start(&context.global);
         let mut options =
             UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
+        options = options.with_layers(self.layers.options());
         if let Some(selection) = self.platforms.selection()? {
             options = options.with_selection(selection);
         }

@@ -3,16 +3,12 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use clap::Args;
-#[cfg(target_os = "linux")]
-use wharf_archive::{UnpackOptions, Unpacker};
-#[cfg(target_os = "linux")]
-use wharf_content::{Labels, LeasedStore, Store};
 use wharf_content::{Resource, Result};
 use wharf_images::Selection;
 use wharf_remotes::PullOptions;
-#[cfg(target_os = "linux")]
-use wharf_remotes::pull::Wrapper;
 
+#[cfg(target_os = "linux")]
+use crate::{args::LayerArgs, command::unpacking::Unpacking};
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
     command::lease,
@@ -20,8 +16,6 @@ use crate::{
     labels, output, progress,
     verifiers::VerifierArgs,
 };
-#[cfg(target_os = "linux")]
-use crate::{command::unpack::tell_left_out, progress::Progress};
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -63,6 +57,9 @@ pub(crate) struct Pull {
     #[cfg(target_os = "linux")]
     #[arg(long)]
     unpack: bool,
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    layers: LayerArgs,
     /// Fetch each blob that is longer in ranges of this length, several at once, such as 16MiB [default: only large ones whose stream is
     /// slow]
     #[arg(long, value_name = "SIZE", value_parser = args::length)]
@@ -106,11 +103,15 @@ impl Pull {
             options = options.with_verifier(verifier);
         }
         #[cfg(target_os = "linux")]
-        let unpacking =
-            if self.unpack { Some(Unpacking::begin(context, &store, &progress).await?) } else { None };
+        let unpacking = if self.unpack {
+            Some(Unpacking::begin(context, &store, self.layers, &progress).await?)
+        } else {
+            None
+        };
         #[cfg(target_os = "linux")]
         if let Some(unpacking) = &unpacking {
-            options = options.with_wrapper(unpacking.wrapper());
+            let unpacker = unpacking.unpacker();
+            options = options.with_wrapper(Arc::new(move |handler| unpacker.wrap(handler)));
         }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
@@ -133,36 +134,5 @@ impl Pull {
             Format::Text if image.name.contains('@') => output::line(&image.name),
             Format::Text => output::line(&format!("{}@{digest}", image.name)),
         }
-    }
-}
-
-/// What unpacks while the image is pulled.
-#[cfg(target_os = "linux")]
-struct Unpacking {
-    leased: Arc<LeasedStore>,
-    unpacker: Arc<Unpacker>,
-}
-
-#[cfg(target_os = "linux")]
-impl Unpacking {
-    async fn begin(context: &Context, store: &Arc<dyn Store>, progress: &Progress) -> Result<Self> {
-        let leased = LeasedStore::hold(Arc::clone(store), Labels::new()).await?;
-        let options =
-            UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
-        let unpacker = Unpacker::new(Arc::clone(&leased), options)?;
-        Ok(Self { leased, unpacker })
-    }
-
-    fn wrapper(&self) -> Wrapper {
-        let unpacker = Arc::clone(&self.unpacker);
-        Arc::new(move |handler| unpacker.wrap(handler))
-    }
-
-    /// The image's record is written by now, and its config keeps the layers.
-    async fn end(self) -> Result<()> {
-        for unpacked in self.unpacker.unpacked() {
-            tell_left_out(&unpacked.left_out);
-        }
-        self.leased.release().await
     }
 }

@@ -15,7 +15,7 @@ use wharf_content::{Descriptor, Error, Labels, LeasedStore, Provider, Result};
 use wharf_images::Image;
 
 use crate::{
-    args::{Format, PlatformArgs},
+    args::{Format, LayerArgs, PlatformArgs},
     context::Context,
     output::{self, escape, note},
     progress,
@@ -44,6 +44,8 @@ pub(crate) struct Unpack {
     rootless: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    layers: LayerArgs,
 }
 
 impl Unpack {
@@ -51,6 +53,7 @@ impl Unpack {
         let progress = progress::start(&context.global);
         let mut options =
             UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
+        options = options.with_layers(self.layers.options());
         if let Some(selection) = self.platforms.selection()? {
             options = options.with_selection(selection);
         }

@@ -6,7 +6,7 @@ use wharf_content::{Descriptor, Error, ErrorKind, Result};
 
 use super::{
     manifest::Content,
-    process::{Call, Environment, Excess, Failure, Finished, Processes},
+    process::{Call, Environment, Excess, Failure, Finished, Processes, Program},
     protocol::{self, Bad},
 };
 use crate::decode::{Decoded, Kind, ManifestDecoder};
@@ -41,10 +41,12 @@ impl ManifestDecoder for External {
     fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
         let input = protocol::request(descriptor, bytes, self.content)?;
         let call = Call {
-            executable: &self.executable,
-            arguments: &[],
-            directory: &self.directory,
-            environment: Environment::Bare,
+            program: Program {
+                executable: &self.executable,
+                arguments: &[],
+                directory: &self.directory,
+                environment: Environment::Bare,
+            },
             input,
             time_limit: self.time_limit,
             max_output_len: self.max_answer_len,
@@ -112,6 +114,7 @@ impl External {
     }
 }
 
-fn said(errors: &str) -> String {
+/// What an executable said, for a message.
+pub(super) fn said(errors: &str) -> String {
     if errors.is_empty() { String::new() } else { format!("; it said {errors:?}") }
 }

@@ -34,12 +34,30 @@ pub(super) enum Content {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manifest {
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) task: Task,
     pub(super) media_types: Vec<String>,
     pub(super) executable: String,
     pub(super) priority: i32,
     pub(super) time_limit: Option<Duration>,
-    pub(super) content: Content,
+}
+
+/// What a plugin does.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Task {
+    /// Says what is in documents of a kind.
+    Document { kind: Kind, content: Content },
+    /// Takes a wrapping off layers.
+    Layer(LayerTask),
+}
+
+/// How a wrapping is taken off.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LayerTask {
+    /// The media type of what comes out.
+    pub(super) returns: String,
+    pub(super) arguments: Vec<String>,
+    /// The names of variables that are handed on.
+    pub(super) environment: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -62,14 +80,18 @@ struct Wire {
     priority: i32,
     time_limit: Option<f64>,
     content: Option<Content>,
+    returns: Option<String>,
+    arguments: Option<Vec<String>>,
+    environment: Option<Vec<String>>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum WireKind {
     Index,
     Manifest,
     Leaf,
+    Layer,
 }
 
 impl Manifest {
@@ -143,27 +165,84 @@ impl Wire {
                 TIME_LIMITS.end()
             )));
         }
+        let task = self.task()?;
+        Ok(Manifest {
+            name: self.name,
+            task,
+            media_types: self.media_types,
+            executable: self.executable,
+            priority: self.priority,
+            time_limit: self.time_limit.map(Duration::from_secs_f64),
+        })
+    }
+
+    fn task(&self) -> Result<Task> {
         let kind = match self.kind {
             WireKind::Index => Kind::Index,
             WireKind::Manifest => Kind::Manifest,
             WireKind::Leaf => Kind::Leaf,
+            WireKind::Layer => return self.layer().map(Task::Layer),
         };
+        let members = [
+            ("returns", self.returns.is_some()),
+            ("arguments", self.arguments.is_some()),
+            ("environment", self.environment.is_some()),
+        ];
+        if let Some((member, _)) = members.iter().find(|(_, is_there)| *is_there) {
+            return Err(Error::invalid_argument(format!(
+                "{member} is for plugins of the kind \"layer\" alone"
+            )));
+        }
         let content = self.content.unwrap_or(if kind.is_manifest() { Content::Text } else { Content::None });
         if kind.is_manifest() && content == Content::None {
             return Err(Error::invalid_argument(
                 "content is \"none\", but the children of an index or manifest are in its content",
             ));
         }
-        Ok(Manifest {
-            name: self.name,
-            kind,
-            media_types: self.media_types,
-            executable: self.executable,
-            priority: self.priority,
-            time_limit: self.time_limit.map(Duration::from_secs_f64),
-            content,
-        })
+        Ok(Task::Document { kind, content })
     }
+
+    fn layer(&self) -> Result<LayerTask> {
+        if self.content.is_some() {
+            return Err(Error::invalid_argument(
+                "content is not for the kind \"layer\": the executable is given the layer itself",
+            ));
+        }
+        let returns = self.returns.clone().ok_or_else(|| {
+            Error::invalid_argument("returns is missing: the media type of the layer without the wrapping")
+        })?;
+        if !sniff::is_media_type(&returns) {
+            return Err(Error::invalid_argument(format!(
+                "{returns:?}, which it returns, is not a media type"
+            )));
+        }
+        if self.media_types.contains(&returns) {
+            return Err(Error::invalid_argument(format!(
+                "it returns {returns:?}, which is one of its own mediaTypes: that would never end"
+            )));
+        }
+        let arguments = self.arguments.clone().unwrap_or_default();
+        if let Some(argument) = arguments.iter().find(|argument| argument.contains('\0')) {
+            return Err(Error::invalid_argument(format!("the argument {argument:?} has a NUL in it")));
+        }
+        let environment = self.environment.clone().unwrap_or_default();
+        for (at, name) in environment.iter().enumerate() {
+            if !is_variable(name) {
+                return Err(Error::invalid_argument(format!(
+                    "the environment {name:?} is not the name of a variable: letters, digits and '_', no digit first"
+                )));
+            }
+            if environment[..at].contains(name) {
+                return Err(Error::invalid_argument(format!("environment has {name:?} twice")));
+            }
+        }
+        Ok(LayerTask { returns, arguments, environment })
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn is_name(name: &str) -> bool {
@@ -194,14 +273,14 @@ mod tests {
     #[test]
     fn defaults_follow_the_kind() {
         let manifest = parse(&good()).expect("valid");
-        assert_eq!((manifest.kind, manifest.content), (Kind::Manifest, Content::Text));
+        assert_eq!(manifest.task, Task::Document { kind: Kind::Manifest, content: Content::Text });
         assert_eq!((manifest.priority, manifest.time_limit), (0, None));
         let mut leaf = good();
         leaf["kind"] = "leaf".into();
         leaf["timeLimit"] = 2.5.into();
         leaf["priority"] = (-3).into();
         let manifest = parse(&leaf).expect("valid");
-        assert_eq!((manifest.kind, manifest.content), (Kind::Leaf, Content::None));
+        assert_eq!(manifest.task, Task::Document { kind: Kind::Leaf, content: Content::None });
         assert_eq!((manifest.priority, manifest.time_limit), (-3, Some(Duration::from_millis(2500))));
     }
 
@@ -222,7 +301,11 @@ mod tests {
             ("timeLimit", json!(0), "seconds"),
             ("timeLimit", json!(301), "seconds"),
             ("content", json!("none"), "in its content"),
-            ("kind", json!("layer"), "unknown variant"),
+            ("kind", json!("layer"), "returns is missing"),
+            ("kind", json!("blob"), "unknown variant"),
+            ("returns", json!("a/b"), "returns is for plugins of the kind \"layer\""),
+            ("arguments", json!(["-d"]), "arguments is for plugins of the kind \"layer\""),
+            ("environment", json!(["HOME"]), "environment is for plugins of the kind \"layer\""),
             ("typo", json!(1), "unknown field `typo`"),
             ("priority", json!("high"), "expected i32"),
             ("protocol", json!(2), "speaks protocol 2"),
@@ -238,6 +321,48 @@ mod tests {
             let error = parse(&bad).expect_err(field);
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.report().contains(field), "{field}: {}", error.report());
+        }
+    }
+
+    #[test]
+    fn layers_are_unwrapped_to_something_else() {
+        let layer = |field: &str, value: Value| {
+            let mut layer = json!({
+                "protocol": 1, "name": "unmask", "kind": "layer", "executable": "unmask",
+                "mediaTypes": ["a/b+masked"], "returns": "a/b",
+            });
+            layer[field] = value;
+            layer
+        };
+        let plain = parse(&layer("priority", json!(0))).expect("valid");
+        let task = |arguments: &[&str], environment: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+            let (arguments, environment) = (owned(arguments), owned(environment));
+            Task::Layer(LayerTask { returns: "a/b".to_owned(), arguments, environment })
+        };
+        assert_eq!(plain.task, task(&[], &[]));
+        assert_eq!(
+            parse(&layer("arguments", json!(["-d", ""]))).expect("valid").task,
+            task(&["-d", ""], &[])
+        );
+        assert_eq!(
+            parse(&layer("environment", json!(["HOME", "_X1"]))).expect("valid").task,
+            task(&[], &["HOME", "_X1"])
+        );
+        for (field, value, said) in [
+            ("returns", json!("no type"), "\"no type\""),
+            ("returns", json!("a/b+masked"), "never end"),
+            ("returns", Value::Null, "returns is missing"),
+            ("content", json!("text"), "the layer itself"),
+            ("arguments", json!(["a\0b"]), "NUL"),
+            ("arguments", json!("-d"), "sequence"),
+            ("environment", json!(["A=B"]), "\"A=B\""),
+            ("environment", json!(["1A"]), "no digit first"),
+            ("environment", json!([""]), "name of a variable"),
+            ("environment", json!(["A", "A"]), "twice"),
+        ] {
+            let error = parse(&layer(field, value)).expect_err(field);
+            assert!(error.report().contains(said), "{field}: {}", error.report());
         }
     }
 }

@@ -30,7 +30,7 @@ use rustix::{
 const ERRORS_LEN: usize = 4 << 10;
 
 /// How long the outputs may stay open when all processes of the group are gone.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// What stands for longer time limits: a year, which the clock can add up.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -41,13 +41,19 @@ const BUSY: Duration = Duration::from_millis(10);
 /// Where executables find others, if the user has no search path.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// What is to be run, and how long.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program<'a> {
     pub(super) executable: &'a Path,
     pub(super) arguments: &'a [OsString],
     pub(super) directory: &'a Path,
-    pub(super) environment: Environment,
+    pub(super) environment: Environment<'a>,
+}
+
+/// What is to be run with which input, and how long.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) program: Program<'a>,
     pub(super) input: Vec<u8>,
     pub(super) time_limit: Duration,
     pub(super) max_output_len: usize,
@@ -56,9 +62,11 @@ pub(super) struct Call<'a> {
 
 /// What an executable finds in its environment beside a search path and a locale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Environment {
+pub(super) enum Environment<'a> {
     /// Nothing.
     Bare,
+    /// These variables.
+    Only(&'a [(OsString, OsString)]),
     /// What this program has.
     Inherited,
 }
@@ -158,19 +166,59 @@ impl Processes {
         Ok(Slot(self))
     }
 
+    /// Starts an executable as the leader of a group of its own, which is to be [ended](Self::end); `None` when everything was told to
+    /// stop. Takes no turn.
+    pub(super) fn start(&self, program: &Program<'_>, deadline: Instant) -> io::Result<Option<Child>> {
+        loop {
+            // Held until the group is known, so that nothing is started that a stop does not see.
+            let mut state = self.lock();
+            if state.stopped {
+                return Ok(None);
+            }
+            match spawn(program) {
+                // Somebody is just installing it, or a process that is just being started has the file open still.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    drop(state);
+                    thread::sleep(BUSY);
+                }
+                Err(error) => return Err(error),
+                Ok(child) => {
+                    state.groups.insert(child.id().cast_signed());
+                    return Ok(Some(child));
+                }
+            }
+        }
+    }
+
+    /// Kills what is left of a group, whose leader may be reaped from then on. Says whether everything was told to stop.
+    pub(super) fn end(&self, group: i32) -> bool {
+        let mut state = self.lock();
+        if state.groups.remove(&group) {
+            kill(group);
+        }
+        state.stopped
+    }
+
+    /// Kills a group, unless it has [ended](Self::end) and its number may be somebody else's.
+    pub(super) fn kill(&self, group: i32) {
+        let state = self.lock();
+        if state.groups.contains(&group) {
+            kill(group);
+        }
+    }
+
+    /// Whether everything was told to stop.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
     /// Runs an executable to its end, and everything that it started.
     pub(super) fn run(&self, call: Call<'_>) -> Result<Finished, Failure> {
         let _slot = self.slot()?;
         let deadline = Instant::now() + call.time_limit.min(LONGEST);
-        let mut child = spawn(&call, deadline).map_err(Failure::System)?;
+        let started = self.start(&call.program, deadline).map_err(Failure::System)?;
+        let mut child = started.ok_or(Failure::Stopped)?;
         let group = child.id().cast_signed();
-        {
-            let mut state = self.lock();
-            state.groups.insert(group);
-            if state.stopped {
-                kill(group);
-            }
-        }
         let watched = watch(&mut child, call.input, call.max_output_len, call.excess);
         let mut ending = Ending::default();
         let early = match &watched {
@@ -181,12 +229,7 @@ impl Processes {
         if let Ok(events) = &watched {
             ending.drain(events, Instant::now() + GRACE);
         }
-        // From here on the number may be somebody else's.
-        let stopped = {
-            let mut state = self.lock();
-            state.groups.remove(&group);
-            state.stopped
-        };
+        let stopped = self.end(group);
         let status = reap(child, ending.exited);
         watched.map_err(Failure::System)?;
         if stopped {
@@ -220,30 +263,23 @@ fn reap(mut child: Child, exited: bool) -> Option<io::Result<ExitStatus>> {
     None
 }
 
-fn spawn(call: &Call<'_>, deadline: Instant) -> io::Result<Child> {
-    loop {
-        let mut command = Command::new(call.executable);
-        if call.environment == Environment::Bare {
-            command.env_clear();
-        }
-        let spawned = command
-            .args(call.arguments)
-            .env("PATH", search_path(env::var_os("PATH")))
-            .env("LC_ALL", "C.UTF-8")
-            .current_dir(call.directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn();
-        match spawned {
-            // Somebody is just installing it, or a process that is just being started has the file open still.
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
-                thread::sleep(BUSY);
-            }
-            spawned => return spawned,
-        }
+fn spawn(program: &Program<'_>) -> io::Result<Child> {
+    let mut command = Command::new(program.executable);
+    match program.environment {
+        Environment::Bare => drop(command.env_clear()),
+        Environment::Only(variables) => drop(command.env_clear().envs(variables.iter().cloned())),
+        Environment::Inherited => {}
     }
+    command
+        .args(program.arguments)
+        .env("PATH", search_path(env::var_os("PATH")))
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir(program.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
 }
 
 /// The user's search path without what would depend on the directory that one is in.
@@ -291,16 +327,25 @@ fn watch(
         drop(sender.send(Event::Errors(errors)));
     })?;
     run_thread(&sender, move |sender| {
-        let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while matches!(waitid(WaitId::Pid(pid), end), Err(Errno::INTR)) {}
+        wait_for_end(pid);
         drop(sender.send(Event::Exited));
     })?;
     Ok(receiver)
 }
 
-fn run_thread(sender: &Sender<Event>, work: impl FnOnce(Sender<Event>) + Send + 'static) -> io::Result<()> {
+/// Starts a thread that tells what it finds out.
+pub(super) fn run_thread<E: Send + 'static>(
+    sender: &Sender<E>,
+    work: impl FnOnce(Sender<E>) + Send + 'static,
+) -> io::Result<()> {
     let sender = sender.clone();
     thread::Builder::new().name("wharf-plugin".to_owned()).spawn(move || work(sender)).map(drop)
+}
+
+/// Waits until a process has ended, without reaping it.
+pub(super) fn wait_for_end(pid: Pid) {
+    let end = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while matches!(waitid(WaitId::Pid(pid), end), Err(Errno::INTR)) {}
 }
 
 /// Reads to the end, and beyond `max` only to forget it.
@@ -319,7 +364,7 @@ fn read(mut pipe: impl Read, max: usize, excess: Excess) -> Output {
 }
 
 /// Reads to the end and keeps the last of it.
-fn last(mut pipe: impl Read) -> Vec<u8> {
+pub(super) fn last(mut pipe: impl Read) -> Vec<u8> {
     let (mut kept, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         match pipe.read(&mut chunk) {

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use wharf_content::{Descriptor, Error, ErrorKind, Result, ResultExt, blocking};
 
 use super::{
-    process::{Call, Environment, Excess, Failure, Finished, Processes},
+    process::{Call, Environment, Excess, Failure, Finished, Processes, Program},
     trust,
 };
 use crate::verifier::{Verdict, Verifier};
@@ -146,10 +146,12 @@ impl VerifierDirectory {
             (executable.to_owned(), self.directory.clone(), self.options.clone());
         let outcome = blocking::run(move || {
             Ok(processes.run(Call {
-                executable: &program,
-                arguments: &arguments,
-                directory: &directory,
-                environment: Environment::Inherited,
+                program: Program {
+                    executable: &program,
+                    arguments: &arguments,
+                    directory: &directory,
+                    environment: Environment::Inherited,
+                },
                 input,
                 time_limit: options.time_limit,
                 max_output_len: options.max_output_len,

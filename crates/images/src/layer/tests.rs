@@ -19,6 +19,15 @@ impl Read for Short {
     }
 }
 
+/// Reads on and on, and gives nothing.
+struct Swallows(LayerStream);
+
+impl Read for Swallows {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        io::copy(&mut self.0, &mut io::sink()).map(|_| 0)
+    }
+}
+
 struct Fails;
 
 impl Read for Fails {
@@ -33,6 +42,9 @@ impl LayerDecoder for Peel {
         let Some((inner, suffix)) = media_type.rsplit_once('+') else { return Ok(Unwrap::Plain(stream)) };
         Ok(match suffix {
             "loop" => Unwrap::to(media_type, stream),
+            "there" => Unwrap::to("x+back", stream),
+            "back" => Unwrap::to("x+there", stream),
+            "none" => Unwrap::to(inner, Swallows(stream)),
             "short" => Unwrap::to(inner, Short(stream, false)),
             "fails" => Unwrap::to(inner, Fails),
             "bomb" => Unwrap::to(inner, io::repeat(0)),
@@ -48,7 +60,8 @@ fn catalogue() -> Catalogue {
     let keys: Vec<String> =
         keys.iter().filter(|key| !key.ends_with("unknown")).map(ToString::to_string).collect();
     let decoder: std::sync::Arc<dyn LayerDecoder> = std::sync::Arc::new(Peel);
-    let keys = keys.into_iter().chain(["x+b".to_owned(), "x+unknown+a".to_owned()]);
+    let more = ["x+b", "x+unknown+a", "x+there", "x+back", "x+none", "x+none+bomb"];
+    let keys = keys.into_iter().chain(more.map(str::to_owned));
     Catalogue::empty().with(Registration::<LayerDecoders>::shared("peel", keys, 0, module_path!(), decoder))
 }
 
@@ -75,13 +88,16 @@ fn what_goes_wrong_is_told() {
         ("x+unknown", defaults, ErrorKind::NotImplemented, &["\"x+unknown\"", "register"][..]),
         ("x+unknown+a", defaults, ErrorKind::NotImplemented, &["\"x+unknown\", found in \"x+unknown+a\""]),
         ("y+a", defaults, ErrorKind::NotImplemented, &["\"y\", found in \"y+a\""]),
-        ("x+loop", defaults, ErrorKind::ResourceExhausted, &["more than 8 times", "x+loop"]),
+        ("x+loop", defaults, ErrorKind::Conflict, &["in a circle", "\"x+loop\" -> \"x+loop\""]),
+        ("x+there", defaults, ErrorKind::Conflict, &["\"x+there\" -> \"x+back\" -> \"x+there\""]),
+        ("x+b+a", defaults.with_max_wrappings(1), ErrorKind::ResourceExhausted, &["more than 1 times"]),
+        ("x+none+bomb", defaults.with_max_len(70_000), ErrorKind::ResourceExhausted, &["70000 bytes"]),
         ("x+a", defaults.with_max_wrappings(0), ErrorKind::ResourceExhausted, &["more than 0 times"]),
         ("x+short", defaults, ErrorKind::FailedPrecondition, &["ends after 1 of its bytes", "with 5"]),
         ("x+fails", defaults, ErrorKind::InvalidArgument, &["cannot read: not a peel"]),
         ("x+refused", defaults, ErrorKind::InvalidArgument, &["cannot unwrap layer sha256:", "not for me"]),
-        ("x+bomb", defaults.with_max_len(70_000), ErrorKind::ResourceExhausted, &["70000 bytes", "bomb"]),
-        ("x", defaults.with_max_len(4), ErrorKind::ResourceExhausted, &["4 bytes out of 5"]),
+        ("x+bomb", defaults.with_max_len(70_000), ErrorKind::ResourceExhausted, &["70000 bytes"]),
+        ("x", defaults.with_max_len(4), ErrorKind::ResourceExhausted, &["more than 4 bytes"]),
     ] {
         let error = read(media_type, b"layer", options).expect_err(media_type);
         let report = error.report();

@@ -37,47 +37,71 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// What comes out, as long as it keeps to the limits.
-pub(super) struct Unwrapped {
+pub(super) struct Limited {
     inner: LayerStream,
     consumed: Consumed,
     produced: u64,
-    stored: u64,
     digest: Digest,
     options: LayerOptions,
 }
 
-impl Unwrapped {
+impl Limited {
     pub(super) fn new(
         inner: LayerStream,
         consumed: Consumed,
         layer: &Descriptor,
         options: LayerOptions,
     ) -> Self {
-        Self { inner, consumed, produced: 0, stored: layer.size, digest: layer.digest.clone(), options }
+        Self { inner, consumed, produced: 0, digest: layer.digest.clone(), options }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let LayerOptions { max_len, max_ratio, .. } = self.options;
+        if self.produced > max_len {
+            return Err(io::Error::other(Error::resource_exhausted(format!(
+                "layer {} grows to more than {max_len} bytes, the most that a layer may have here",
+                self.digest
+            ))));
+        }
+        let consumed = self.consumed.load(Ordering::Relaxed);
+        if self.produced <= consumed.saturating_mul(max_ratio).max(LayerOptions::FREE_LEN) {
+            return Ok(());
+        }
+        Err(io::Error::other(Error::resource_exhausted(format!(
+            "layer {} grows to more than {max_ratio} times its size, {} bytes out of {consumed}, as a decompression bomb does",
+            self.digest, self.produced
+        ))))
+    }
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.produced = self.produced.saturating_add(count as u64);
+        self.check()?;
+        Ok(count)
+    }
+}
+
+/// What comes out of the last wrapping, whose end is that of what is stored.
+pub(super) struct Unwrapped {
+    inner: Limited,
+    stored: u64,
+}
+
+impl Unwrapped {
+    pub(super) fn new(inner: Limited, layer: &Descriptor) -> Self {
+        Self { inner, stored: layer.size }
     }
 
     fn check_end(&self) -> io::Result<()> {
-        let consumed = self.consumed.load(Ordering::Relaxed);
+        let consumed = self.inner.consumed.load(Ordering::Relaxed);
         if consumed == self.stored {
             return Ok(());
         }
         Err(io::Error::other(Error::failed_precondition(format!(
             "layer {} ends after {consumed} of its bytes and is described with {}: it is cut short, or something stands behind it",
-            self.digest, self.stored
-        ))))
-    }
-
-    fn check_limits(&self) -> io::Result<()> {
-        let consumed = self.consumed.load(Ordering::Relaxed);
-        let by_ratio = consumed.saturating_mul(self.options.max_ratio).max(LayerOptions::FREE_LEN);
-        let limit = by_ratio.min(self.options.max_len);
-        if self.produced <= limit {
-            return Ok(());
-        }
-        Err(io::Error::other(Error::resource_exhausted(format!(
-            "layer {} grows to more than {limit} bytes out of {consumed}, as a decompression bomb does; \
-             raise the limits for layers if it is meant to",
-            self.digest
+            self.inner.digest, self.stored
         ))))
     }
 }
@@ -90,10 +114,7 @@ impl Read for Unwrapped {
         let count = self.inner.read(buffer)?;
         if count == 0 {
             self.check_end()?;
-            return Ok(0);
         }
-        self.produced = self.produced.saturating_add(count as u64);
-        self.check_limits()?;
         Ok(count)
     }
 }

@@ -2,14 +2,18 @@
 
 use std::{
     fs,
+    io::Write,
+    path::Path,
     process::{Command, Output},
     sync::Arc,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
-use wharf_content::{CommitOptions, Descriptor, write_blob};
-use wharf_images::Image;
-use wharf_tests::TestRegistry;
+use wharf_content::{CommitOptions, Descriptor, Digest, write_blob};
+use wharf_images::{Image, media_types as types};
+use wharf_plugin_cookbook::{WRAPPED, wrapped::wrap};
+use wharf_tests::{Layer, TestRegistry, image::put};
 
 const COOKBOOK: &str = "application/vnd.example.cookbook.manifest.v1+json";
 const RECIPE: &str = "application/vnd.example.recipe.v1+json";
@@ -110,6 +114,37 @@ async fn the_handler_of_the_plugin_ends_a_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_layer_is_unwrapped_decompressed_and_unpacked() {
+    let registry = Arc::new(TestRegistry::start().await);
+    let tar = Layer::of("etc/menu", "soup, cake").tar();
+    let mut gzipped = GzEncoder::new(Vec::new(), Compression::fast());
+    gzipped.write_all(&tar).expect("writing to memory");
+    let wrapped = wrap(&gzipped.finish().expect("writing to memory"), *b"0123456789abcdef");
+    let blob = async |media_type, bytes| put(registry.store(), media_type, bytes).await.expect("written");
+    let wrapped = blob(WRAPPED, wrapped).await;
+    let config = json!({
+        "os": "linux", "architecture": std::env::consts::ARCH,
+        "rootfs": { "type": "layers", "diff_ids": [Digest::sha256(&tar)] },
+    });
+    let config = blob(types::OCI_CONFIG, config.to_string().into_bytes()).await;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "config": config, "layers": [wrapped],
+    });
+    let target = blob(types::OCI_MANIFEST, manifest.to_string().into_bytes()).await;
+    let name = registry.reference("kitchen/menu:1");
+    registry.record(Image::new(&name, target)).await.expect("recorded");
+
+    let program = Program::new();
+    program.text(&["pull", "--strict-types", "--unpack", &name]).await;
+    let layer = program.text(&["unpack", &name]).await;
+    let menu = Path::new(layer.trim()).join("etc/menu");
+    assert_eq!(fs::read_to_string(menu).expect("unpacked"), "soup, cake");
+    assert_eq!(program.text(&["cat", &name, "/etc/menu"]).await, "soup, cake");
+    let tree = program.text(&["tree", &name]).await;
+    assert!(tree.contains("a wrapped layer"), "{tree}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_plugin_is_listed() {
     let entries = Program::new().text(&["plugins", "--format", "json"]).await;
     let entries: Value = serde_json::from_str(&entries).expect("JSON");
@@ -120,4 +155,5 @@ async fn the_plugin_is_listed() {
     assert_eq!(module("cookbook"), "wharf_plugin_cookbook::manifest");
     assert_eq!(module("recipe"), "wharf_plugin_cookbook::recipe");
     assert_eq!(module("tasting"), "wharf_plugin_cookbook::tasting");
+    assert_eq!(module("unwrap"), "wharf_plugin_cookbook::wrapped");
 }

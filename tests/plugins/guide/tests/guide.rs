@@ -5,6 +5,7 @@ mod schema;
 
 use std::{
     fs,
+    io::{Cursor, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -14,6 +15,7 @@ use wharf_images::{
     Catalogue, Decoded, Descriptor, ErrorKind, Result,
     decode::ManifestDecoders,
     external::{PluginOptions, Plugins},
+    layer::{LayerDecoders, Unwrap},
 };
 
 use schema::Schema;
@@ -102,8 +104,8 @@ fn manifests_are_fine_to_the_schema_and_to_wharf_or_to_neither() {
     let schema = Schema::load(&docs(), "manifest");
     let agrees = |document: &Value, fine: bool| {
         let mut named = document.clone();
-        // The guide names an executable of its own, and there is one here.
-        if named["executable"] == "cookbook.py" {
+        // The guide names executables of its own, and there is one here.
+        if ["cookbook.py", "unmask"].iter().any(|name| named["executable"] == *name) {
             named["executable"] = "plugin".into();
         }
         assert_eq!(schema.check(document).is_ok(), fine, "the schema, of {document}");
@@ -126,14 +128,51 @@ fn manifests_are_fine_to_the_schema_and_to_wharf_or_to_neither() {
     for document in &good {
         agrees(document, true);
     }
+    let mut layer = variants(&manifest(), &[("/kind", json!("layer"))]).remove(0);
+    agrees(&layer, false);
+    layer["returns"] = json!("a/b");
+    agrees(&layer, true);
+    let layers = |members: &[(&str, Value)], fine: bool| {
+        for document in variants(&layer, members) {
+            agrees(&document, fine);
+        }
+    };
+    layers(
+        &[
+            ("/arguments", json!(["-d", "", "two words"])),
+            ("/environment", json!(["HOME", "_x9"])),
+            ("/environment", json!([])),
+            ("/timeLimit", json!(300)),
+        ],
+        true,
+    );
+    layers(
+        &[
+            ("/returns", json!("a b/c")),
+            ("/returns", Value::Null),
+            ("/content", json!("text")),
+            ("/arguments", json!("-d")),
+            ("/arguments", json!(["a\u{0}"])),
+            ("/environment", json!(["A=B"])),
+            ("/environment", json!(["9A"])),
+            ("/environment", json!([""])),
+            ("/environment", json!(["A", "A"])),
+            ("/kind", json!("manifest")),
+            ("/kind", json!("leaf")),
+        ],
+        false,
+    );
     let bad = variants(
         &manifest(),
         &[
+            ("/returns", json!("a/b")),
+            ("/arguments", json!([])),
+            ("/environment", json!([])),
             ("/protocol", json!(2)),
             ("/protocol", json!("1")),
             ("/name", json!("Cook")),
             ("/name", json!("a".repeat(65))),
-            ("/kind", json!("layer")),
+            ("/kind", json!("blob")),
             ("/mediaTypes", json!([])),
             ("/mediaTypes", json!(["a b/c"])),
             ("/mediaTypes", json!(["a/b", "a/b"])),
@@ -267,6 +306,31 @@ fn the_plugin_in_shell_is_a_whole_one() {
     for script in blocks("sh plugin") {
         let decoded = Installed::new(&manifest(), &script).decode(&Descriptor::of(TYPE, b"{}"), b"{}");
         assert_eq!(decoded.expect("answers").description.as_deref(), Some("a list"));
+    }
+}
+
+#[test]
+fn the_filter_in_shell_is_a_whole_one() {
+    let mut named = documents("json manifest")
+        .into_iter()
+        .find(|manifest| manifest["kind"] == "layer")
+        .expect("one of layers");
+    named["executable"] = "plugin".into();
+    let (from, to) = (named["mediaTypes"][0].as_str(), named["returns"].as_str());
+    let (from, to) = (from.expect("text").to_owned(), to.expect("text").to_owned());
+    assert_eq!(to, wharf_images::media_types::OCI_LAYER_GZIP);
+    for script in blocks("sh layer") {
+        let installed = Installed::new(&named, &script);
+        let mut plugins = Plugins::new(PluginOptions::default());
+        assert!(plugins.load(installed.0.path()).expect("ours").is_empty());
+        let decoder = plugins.register(Catalogue::empty()).find::<LayerDecoders>(&from).expect("no conflict");
+        let masked: Vec<u8> = (0..=255).map(|byte: u8| byte ^ 0x80).collect();
+        let (layer, stream) = (Descriptor::of(&from, &masked), Cursor::new(masked));
+        let unwrapped = decoder.expect("registered").decode(&from, &layer, Box::new(stream)).expect("starts");
+        let Unwrap::As { media_type, mut stream } = unwrapped else { panic!("{unwrapped:?}") };
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("reads");
+        assert_eq!((media_type, bytes), (to.clone(), (0..=255).collect::<Vec<u8>>()));
     }
 }
 
