@@ -138,6 +138,15 @@ pub(crate) fn metadata() -> Result<Metadata> {
         .context("cargo metadata --locked")
 }
 
+/// The resolved dependency graph of the fuzz targets, which are a workspace of their own; fails when their Cargo.lock is not in step.
+pub(crate) fn fuzz_metadata(workspace: &Workspace) -> Result<Metadata> {
+    MetadataCommand::new()
+        .manifest_path(workspace.root.join("tests/fuzz/Cargo.toml"))
+        .other_options(vec!["--locked".to_owned()])
+        .exec()
+        .context("cargo metadata --locked in tests/fuzz")
+}
+
 /// `cargo xtask test`: every test that needs no system package.
 pub(crate) fn test() -> Result<()> {
     let workspace = Workspace::find()?;

@@ -42,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) kills: u32,
     /// How long the loops run that get into each other's way.
     pub(crate) loops: Duration,
+    /// How long each fuzz target runs.
+    pub(crate) fuzz: Duration,
     /// Only the steps whose name contains this.
     pub(crate) only: Option<String>,
     /// Install nothing.
@@ -60,6 +62,7 @@ struct World {
     registry: Registry,
     kills: u32,
     loops: Duration,
+    fuzz: Duration,
     scratch: Scratch,
 }
 
@@ -129,8 +132,8 @@ fn prepare(workspace: Workspace, program: PathBuf, scratch: Scratch, options: &O
     let fixture = fixture::build(&cache, &registry, &skopeo, &scratch.dir("fixture")?)?;
     let wharf = Wharf::new(program, scratch.dir("home")?);
     println!("prepared ({:.1} s)", started.elapsed().as_secs_f64());
-    let (kills, loops) = (options.kills, options.loops);
-    Ok(World { workspace, wharf, skopeo, fixture, registry, kills, loops, scratch })
+    let (kills, loops, fuzz) = (options.kills, options.loops, options.fuzz);
+    Ok(World { workspace, wharf, skopeo, fixture, registry, kills, loops, fuzz, scratch })
 }
 
 fn check(world: &World, (name, step): &Step) -> bool {

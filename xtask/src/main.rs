@@ -8,6 +8,7 @@
 mod bench;
 mod cargo;
 mod failure;
+mod fuzz;
 mod integration;
 mod process;
 mod programs;
@@ -51,6 +52,9 @@ enum Task {
         /// Runs the loops that get into each other's way for this long.
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
+        /// Runs each fuzz target for this long.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
+        fuzz_seconds: u64,
         /// Runs only the steps whose name contains this.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
@@ -60,6 +64,24 @@ enum Task {
         /// Checks this program instead of building one.
         #[arg(long, value_name = "FILE")]
         wharf: Option<PathBuf>,
+    },
+    /// Builds the fuzz targets with the stable compiler and runs each for a while.
+    Fuzz {
+        /// Runs this target, and others that are named; all of them if none is.
+        #[arg(long = "target", value_name = "NAME")]
+        targets: Vec<String>,
+        /// Runs each target for this long.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
+        seconds: u64,
+        /// Begins randomness here; by the clock if it is not said.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        seed: Option<u32>,
+        /// Runs this many targets at a time.
+        #[arg(long, value_name = "N", default_value_t = fuzz::JOBS)]
+        jobs: usize,
+        /// Runs nothing, but checks the sources of the targets: their format, and what clippy says.
+        #[arg(long, conflicts_with_all = ["targets", "seconds", "seed", "jobs"])]
+        check: bool,
     },
     /// Compares wharf with other programs on the same machine.
     Bench {
@@ -116,9 +138,13 @@ fn main() -> ExitCode {
         Task::Test => cargo::test(),
         Task::Demo => cargo::demo(),
         Task::Tidy => tidy::run(),
-        Task::Integration { keep, kills, seconds, only, skip_install, wharf } => {
-            let loops = Duration::from_secs(seconds);
-            integration::run(&integration::Options { keep, kills, loops, only, skip_install, wharf })
+        Task::Integration { keep, kills, seconds, fuzz_seconds, only, skip_install, wharf } => {
+            let (loops, fuzz) = (Duration::from_secs(seconds), Duration::from_secs(fuzz_seconds));
+            integration::run(&integration::Options { keep, kills, loops, fuzz, only, skip_install, wharf })
+        }
+        Task::Fuzz { check: true, .. } => fuzz::check(),
+        Task::Fuzz { targets, seconds, seed, jobs, check: false } => {
+            fuzz::run(&fuzz::Options { targets, each: Duration::from_secs(seconds), seed, jobs })
         }
         Task::Bench { what: Bench::Pull(Moving { rounds, only, wharf }) } => {
             bench::pull(rounds, only.as_deref(), wharf.as_deref())

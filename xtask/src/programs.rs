@@ -39,7 +39,11 @@ pub(crate) const INTEGRATION: &[Program] = &[
     Program { name: "perl", package: "perl-base" },
     Program { name: "tar", package: "tar" },
     Program { name: "setpriv", package: "util-linux" },
+    Program { name: "c++", package: "g++" },
 ];
+
+/// What the fuzz targets need: libFuzzer is compiled from source.
+pub(crate) const FUZZ: &[Program] = &[Program { name: "c++", package: "g++" }];
 
 /// What the benchmarks of pull, push and copy need.
 pub(crate) const BENCH: &[Program] = &[
@@ -187,6 +191,7 @@ mod tests {
             [
                 "containerd",
                 "docker-registry",
+                "g++",
                 "perl-base",
                 "python3",
                 "runc",

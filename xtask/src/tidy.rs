@@ -3,6 +3,7 @@
 //! Each rule is a pure function from data to complaints, tested with a twin that must be refused; this file
 //! gathers the data and tells the complaints.
 
+mod fuzz;
 mod layers;
 mod licences;
 mod members;
@@ -23,6 +24,7 @@ const RULES: &[Rule] = &[
     ("lockfile in step and layers kept", layers::rule),
     ("sources", sources::rule),
     ("members", members::rule),
+    ("fuzz targets in step", fuzz::rule),
     ("licences", licences::rule),
     ("dependency trees", tree::rule),
     ("packages", package::rule),

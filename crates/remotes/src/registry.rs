@@ -45,6 +45,14 @@ pub use settings::{
 };
 pub use trace::{HttpEvent, HttpTrace};
 
+/// Parsers of what strangers send, for fuzz targets. They may change in any version.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::auth::fuzzing::{Challenge, choose_challenge};
+    pub use super::hosts::fuzzing::{ConfiguredHost, ConfiguredPlace, read_hosts_toml, read_registries_conf};
+}
+
 wharf_images::register_transport! { name: "registry", keys: ["docker"], make: Registry }
 
 /// The transport of registries. Its settings are a [`RegistrySettings`].

@@ -10,6 +10,7 @@ mod disks;
 mod errors;
 mod export;
 mod faults;
+mod fuzz;
 mod hostile_layers;
 mod import;
 mod interop;
@@ -70,6 +71,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(repair::STEPS);
     steps.extend_from_slice(crowd::STEPS);
     steps.extend_from_slice(kills::STEPS);
+    steps.extend_from_slice(fuzz::STEPS);
     steps.push(("nothing-left-behind", nothing_left_behind));
     steps
 }

@@ -1,6 +1,6 @@
-//! Licences of everything the workspace resolves to, against the list in deny.toml: the same list that
-//! cargo-deny reads, checked where cargo-deny is not installed. The SPDX reader knows AND, OR, WITH, parentheses
-//! and the old `/` for OR.
+//! Licences of everything the workspace and the fuzz targets resolve to, against the list in deny.toml: the same
+//! list that cargo-deny reads, checked where cargo-deny is not installed. The SPDX reader knows AND, OR, WITH,
+//! parentheses and the old `/` for OR.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::cargo::{self, Workspace};
 use crate::failure::{Context, Result};
 
 /// A crate and what it says of its licence.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Licensed {
     name: String,
     license: Option<String>,
@@ -21,7 +21,11 @@ pub(super) fn rule(workspace: &Workspace) -> Result<Vec<String>> {
     let file = workspace.root.join("deny.toml");
     let text = fs::read_to_string(&file).context(file.display())?;
     let allowed = allow_list(&text).context("deny.toml has no list `allow` under [licenses]")?;
-    Ok(check(&gather(&cargo::metadata()?), &allowed))
+    let mut packages = gather(&cargo::metadata()?);
+    packages.extend(gather(&cargo::fuzz_metadata(workspace)?));
+    packages.sort();
+    packages.dedup();
+    Ok(check(&packages, &allowed))
 }
 
 fn gather(metadata: &Metadata) -> Vec<Licensed> {

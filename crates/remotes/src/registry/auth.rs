@@ -6,6 +6,8 @@
 mod challenge;
 mod clock;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod login;
 mod realm;
 mod token;

@@ -15,6 +15,8 @@ mod config;
 mod directory;
 mod duration;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod locations;
 mod registries_conf;
 
