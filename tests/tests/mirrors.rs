@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use wharf_content::{Descriptor, ErrorKind, Store};
 use wharf_images::{Image, media_types as types, transport::Resolver};
 use wharf_remotes::{
-    PushOptions, RemoteError, push,
+    CopyOptions, PushOptions, RemoteError, copy, push,
     registry::{Login, RegistriesConf, RegistryResolver, RegistrySettings},
 };
 use wharf_tests::{FakeServer, Reply, Request, ScriptedRegistry, scripted::Contents};
@@ -143,20 +143,108 @@ async fn a_body_that_breaks_at_a_mirror_goes_on_elsewhere() {
     assert_eq!(asked[0].header("range"), Some(format!("bytes={half}-").as_str()));
 }
 
-#[tokio::test]
-async fn what_a_mirror_sends_is_verified() {
-    let fixture = Fixture::new().await;
-    let server = registry(&fixture, |_, _| None).await;
+/// A registry with the image, whose layer is as long as it should be and something else.
+async fn lying(fixture: &Fixture) -> ScriptedRegistry {
     let (layer, len) = (fixture.layer.clone(), fixture.layer_len());
-    let mirror = registry(&fixture, move |request, _| {
+    registry(fixture, move |request, _| {
         let is_layer = request.path.contains(layer.digest.as_str());
         is_layer.then(|| Reply::new(200, &[], vec![b'x'; len]))
     })
+    .await
+}
+
+/// How often a registry was asked for the layer.
+fn layers(registry: &ScriptedRegistry, fixture: &Fixture) -> usize {
+    lines(registry).iter().filter(|line| line.contains(fixture.layer.digest.as_str())).count()
+}
+
+#[tokio::test]
+async fn what_a_mirror_sends_is_verified_and_had_elsewhere_where_it_is_wrong() {
+    let fixture = Fixture::new().await;
+    let server = registry(&fixture, |_, _| None).await;
+    let mirrors = [lying(&fixture).await, lying(&fixture).await];
+    let table = |mirror: &ScriptedRegistry| format!("[host.'http://{}']\n", mirror.address());
+    let text: String = mirrors.iter().map(table).collect();
+    let root = Root::new().with_hosts(&server.address(), &text);
+    pull(root.settings(), &server.reference("a/b:1")).await.expect("the server has the right bytes");
+    let asked = [&mirrors[0], &mirrors[1], &server].map(|registry| layers(registry, &fixture));
+    assert_eq!(asked, [1, 1, 1]);
+    // For everything else it is asked as before.
+    assert_eq!(lines(&server).len(), 1, "{:?}", lines(&server));
+}
+
+#[tokio::test]
+async fn a_copy_takes_from_elsewhere_what_a_mirror_has_wrong() {
+    let fixture = Fixture::new().await;
+    let server = registry(&fixture, |_, _| None).await;
+    let manifest = fixture.root.digest.to_string();
+    let (layer, len) = (fixture.layer.clone(), fixture.layer_len());
+    let size = fixture.root.size;
+    let mirror = registry(&fixture, move |request, _| {
+        let is_get = request.method == "GET";
+        if is_get && request.path.contains(layer.digest.as_str()) {
+            return Some(Reply::new(200, &[], vec![b'x'; len]));
+        }
+        let is_document = is_get && request.path.contains(&manifest);
+        is_document.then(|| Reply::new(200, &[], vec![b' '; usize::try_from(size).expect("small")]))
+    })
     .await;
     let root = mirrored(&server, &mirror.address());
-    let error = pull(root.settings(), &server.reference("a/b:1")).await.expect_err("other bytes");
-    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{}", error.report());
-    assert!(error.report().contains("mismatch"), "{}", error.report());
+    let destination = ScriptedRegistry::start(|_, _| None).await;
+    let resolver = RegistryResolver::new(root.settings());
+    let (from, to) = (server.reference("a/b:1"), destination.reference("c:1"));
+    copy(&resolver, &from, &resolver, &to, &CopyOptions::new()).await.expect("copies");
+    assert!(destination.contents.blobs().contains_key(fixture.layer.digest.as_str()));
+    assert!(destination.contents.manifests().contains_key(fixture.root.digest.as_str()));
+    assert_eq!([&mirror, &server].map(|registry| layers(registry, &fixture)), [1, 1]);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_told_where_nobody_has_better_ones() {
+    let fixture = Fixture::new().await;
+    for has_mirror in [false, true] {
+        let server = lying(&fixture).await;
+        let mirror = lying(&fixture).await;
+        let root = if has_mirror { mirrored(&server, &mirror.address()) } else { Root::new() };
+        let error = pull(root.settings(), &server.reference("a/b:1")).await.expect_err("other bytes");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{}", error.report());
+        assert!(error.report().contains("mismatch"), "{}", error.report());
+        let asked = [&mirror, &server].map(|registry| layers(registry, &fixture));
+        assert_eq!(asked, [usize::from(has_mirror), 1]);
+    }
+    // Of a mirror that lies and a server that has nothing both is told.
+    let server =
+        registry(&fixture, |request, _| request.path.contains("/blobs/").then(|| Reply::new(404, &[], "")))
+            .await;
+    let mirror = lying(&fixture).await;
+    let root = mirrored(&server, &mirror.address());
+    let error = pull(root.settings(), &server.reference("a/b:1")).await.expect_err("nobody has it");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+    assert!(error.report().contains("wrong bytes of a mirror"), "{}", error.report());
+}
+
+#[tokio::test]
+async fn where_two_had_a_part_in_wrong_bytes_the_mirror_is_left_out() {
+    // The mirror's half is wrong, and the server goes on with a right one: it is the server's whole that counts.
+    let fixture = Fixture::new().await;
+    let half = fixture.layer_len() / 2;
+    let (layer, len) = (fixture.layer.digest.to_string(), fixture.layer.size.to_string());
+    let part = layer.clone();
+    let server = registry(&fixture, move |request, contents| {
+        let is_rest = request.path.contains(&part) && request.header("range").is_some();
+        let bytes = is_rest.then(|| contents.blobs()[&part].clone())?;
+        let range = format!("bytes {half}-{}/{}", bytes.len() - 1, bytes.len());
+        Some(Reply::new(206, &[("Content-Range", &range)], &bytes[half..]))
+    })
+    .await;
+    let mirror = registry(&fixture, move |request, _| {
+        let is_layer = request.path.contains(&layer);
+        is_layer.then(|| Reply::new(200, &[("Content-Length", &len)], vec![b'x'; half]))
+    })
+    .await;
+    let root = mirrored(&server, &mirror.address());
+    pull(root.settings(), &server.reference("a/b:1")).await.expect("pulls");
+    assert_eq!([&mirror, &server].map(|registry| layers(registry, &fixture)), [1, 2]);
 }
 
 #[tokio::test]

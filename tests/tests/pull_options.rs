@@ -178,8 +178,10 @@ async fn referrers_come_along_where_they_are_asked_for_and_stay() {
     registry.take_log();
     client.pull(&name, options).await.expect("pulls");
     let log = registry.take_log();
-    assert_eq!((log.len(), log[0].method.as_str()), (1 + 5, "HEAD"));
-    assert!(log[1..].iter().all(|record| record.path.contains("/referrers/")), "{log:?}");
+    // And cosign's three tags of the index and of the manifest, none of which is there.
+    assert_eq!((log.len(), log[0].method.as_str()), (1 + 5 + 6, "HEAD"));
+    assert!(log[1..6].iter().all(|record| record.path.contains("/referrers/")), "{log:?}");
+    assert!(log[6..].iter().all(|record| record.method == "HEAD" && record.status == 404), "{log:?}");
 }
 
 #[tokio::test]
@@ -268,6 +270,14 @@ async fn the_old_type_of_a_config_is_replaced() {
         // What was made here is at no registry.
         let labels = client.store.info(&image.target.digest).await.expect("there").labels;
         assert!(!labels.keys().any(|key| key.contains("distribution.source")), "{labels:?}");
+
+        // Nor can it be fetched when it is damaged: it is made again.
+        let path = client.blob(&image.target.digest);
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, "damage").expect("writes");
+        let done = client.repair().await;
+        assert!(done.failed.is_empty() && done.left.is_clean() && done.quarantined.len() == 1, "{done:?}");
+        assert!(client.verify().await.is_clean());
 
         // Another platform is refused as for any other image.
         let error = Client::new().await.pull(&name, best(&["linux/s390x"])).await.expect_err("not there");

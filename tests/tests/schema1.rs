@@ -436,6 +436,47 @@ async fn a_conversion_that_lost_its_parts_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_repair_makes_again_what_was_made() {
+    let server = Old::usual().serve().await;
+    let name = format!("{}/old:1", server.address());
+    let client = Client::new().await;
+    let image = client.pull(&name, PullOptions::new()).await.expect("pulls");
+    let (_, layers) = parts(&client, &image.target).await;
+    let decoded = decode(client.store.as_ref(), &image.target, Catalogue::linked()).await.expect("reads");
+    let config = decoded.expect("known").child(Role::Config).expect("a config").digest.clone();
+    let (made, from) = (image.target.digest.clone(), Old::usual().digest());
+    let layer = layers[0].digest.clone();
+    // The old manifest by itself is needed by nobody; whoever needs it has it fetched.
+    for (damaged, is_there) in [
+        (vec![&made], true),
+        (vec![&config], true),
+        (vec![&made, &config], true),
+        (vec![&from], false),
+        (vec![&made], true),
+        (vec![&made, &from], true),
+        (vec![&config, &from], true),
+        (vec![&made, &config, &from, &layer], true),
+    ] {
+        for digest in &damaged {
+            let path = client.blob(digest);
+            std::fs::remove_file(&path).unwrap_or_else(|error| panic!("{damaged:?}: {digest}: {error}"));
+            std::fs::write(&path, "damage").expect("writes");
+        }
+        let done = client.repair().await;
+        assert!(done.failed.is_empty() && done.left.is_clean(), "{damaged:?}: {done:?}");
+        assert_eq!(done.quarantined.len(), damaged.len(), "{done:?}");
+        assert!(client.verify().await.is_clean());
+        for digest in damaged.iter().filter(|digest| ***digest != from) {
+            assert!(client.store.info(digest).await.is_ok(), "{digest} is back");
+        }
+        assert_eq!(client.store.info(&from).await.is_ok(), is_there, "{damaged:?}");
+        // What holds the parts of the image is back as well.
+        collect(client.store.as_ref(), &CollectOptions::new()).await.expect("collects");
+        assert!(client.verify().await.is_clean(), "{damaged:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_only_a_pull_reads_says_so_elsewhere() {
     for is_signed in [true, false] {
         let server = Old { is_signed, ..Old::usual() }.serve().await;

@@ -161,6 +161,52 @@ async fn what_is_said_of_tls_means_https_on_loopback_where_it_is_spoken() {
     assert!(RemoteError::of(&error).is_some_and(RemoteError::speaks_no_tls), "{}", error.report());
 }
 
+/// A way to a server of which the first connections end as soon as they are made.
+async fn reluctant(upstream: String, mut refused: usize) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if refused > 0 {
+                refused -= 1;
+                continue;
+            }
+            let upstream = upstream.clone();
+            tokio::spawn(async move {
+                let mut there = TcpStream::connect(upstream).await.expect("connects");
+                // Ends with either side.
+                drop(tokio::io::copy_bidirectional(&mut stream, &mut there).await);
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn finding_out_the_scheme_is_tried_again_where_nobody_answers() {
+    let registry = TlsRegistry::start().await;
+    let name = |address: &str| registry.name.replace(&registry.front.address, address);
+    let resolve = async |refused, retries| {
+        let (address, task) = reluctant(registry.front.address.clone(), refused).await;
+        let settings =
+            RegistrySettings::new().with_skip_verify().with_retries(retries, Duration::from_millis(1));
+        let resolver = RegistryResolver::new(settings);
+        let resolved = wharf_images::transport::Resolver::resolve(&resolver, &name(&address)).await;
+        task.abort();
+        resolved
+    };
+    // Each try is one in both schemes.
+    resolve(12, 6).await.expect("the seventh try");
+    let error = resolve(usize::MAX, 1).await.expect_err("there were enough");
+    let failed = RemoteError::of(&error).expect("of the registry");
+    assert_eq!(
+        (error.kind(), failed.attempts),
+        (wharf_content::ErrorKind::Unavailable, 2),
+        "{}",
+        error.report()
+    );
+}
+
 #[tokio::test]
 async fn a_ca_file_that_is_none_is_named() {
     let registry = TlsRegistry::start().await;

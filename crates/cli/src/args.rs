@@ -17,7 +17,15 @@ use crate::command;
 
 /// Pull, push, store, list, serve and export container images without a daemon.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "wharf",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 another failure, 2 not found, 3 a mistake in the arguments, 4 unauthenticated or denied, \
+5 digest, size or policy mismatch, 6 network or rate limit after retries, 7 partly done: of several things that were named some failed, \
+8 local disk or input and output, 130 interrupted."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -153,7 +161,7 @@ pub(crate) struct RegistryArgs {
     #[arg(long = "hosts-dir", env = "WHARF_HOSTS_DIR", value_name = "DIR", value_delimiter = ':')]
     pub(crate) hosts_dirs: Option<Vec<OsString>>,
     /// How many pieces of content are moved at once
-    #[arg(short = 'j', long, visible_alias = "max-concurrent-uploads", value_name = "N",
+    #[arg(short = 'j', long, visible_alias = "max-concurrent-uploads", value_name = "N", value_parser = count,
           default_value_t = wharf_remotes::pull::DEFAULT_CONCURRENCY)]
     pub(crate) max_concurrent_downloads: NonZeroUsize,
     /// How often a request is sent again after a failure that may pass
@@ -211,6 +219,11 @@ impl PlatformArgs {
 pub(crate) fn length(text: &str) -> Result<NonZeroU64, String> {
     let size = text.parse::<ByteSize>().ok().and_then(|size| NonZeroU64::new(size.as_u64()));
     size.ok_or_else(|| "expected a number of bytes greater than zero, such as 16MiB".into())
+}
+
+/// How many of something at once.
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a number from 1 on".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

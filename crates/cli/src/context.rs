@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,7 @@ use wharf_remotes::{
 use crate::{
     args::{Global, PlatformArgs, RegistryArgs},
     credentials,
+    exit::{self, Code},
     progress::{self, Progress},
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     registries: RegistrySettings,
     /// What the program exits with when all is done, where that is not 0.
     exit: AtomicU8,
+    /// Whether some of what the command is to do was done, which counts where it fails.
+    is_partly_done: AtomicBool,
 }
 
 struct Opened {
@@ -63,12 +66,29 @@ impl Context {
             opened: OnceCell::new(),
             registries: RegistrySettings::new(),
             exit: AtomicU8::new(0),
+            is_partly_done: AtomicBool::new(false),
         }
     }
 
     /// Exits with a code that is another program's, when all is done.
     pub(crate) fn exit_with(&self, code: u8) {
         self.exit.store(code, Ordering::Relaxed);
+    }
+
+    /// Exits with [`Code::Partly`] if the command fails: something of it was done.
+    pub(crate) fn partly_done(&self) {
+        self.is_partly_done.store(true, Ordering::Relaxed);
+    }
+
+    /// Prints the error that the command ended with, and says with which code to exit.
+    pub(crate) fn report(&self, error: &Error) -> Code {
+        let code = match exit::code(error) {
+            // Who was interrupted goes on as any other.
+            Code::Interrupted => Code::Interrupted,
+            _ if self.is_partly_done.load(Ordering::Relaxed) => Code::Partly,
+            code => code,
+        };
+        exit::report_as(error, self.global.format, code)
     }
 
     /// What the program exits with when all is done.

@@ -6,7 +6,7 @@ use serde_json::json;
 use wharf_content::{DigestError, Error, ErrorKind, Result};
 use wharf_remotes::{RemoteError, credentials::Audience};
 
-use crate::{args::Format, output::escape};
+use crate::{args::Format, context::Context, output::escape};
 
 /// Exit codes, which scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub(crate) enum Code {
     Denied = 4,
     Mismatch = 5,
     Network = 6,
+    Partly = 7,
     Local = 8,
     Interrupted = 130,
 }
@@ -54,15 +55,30 @@ pub(crate) fn outside(context: impl Into<String>, source: io::Error) -> Error {
 pub(crate) struct Failures {
     format: Format,
     last: Option<Error>,
+    /// How many of the things were done, and how many were not.
+    done: usize,
+    undone: usize,
 }
 
 impl Failures {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, last: None }
+        Self { format, last: None, done: 0, undone: 0 }
     }
 
     /// Tells the failure before this one; the last is told by who is given it.
     pub(crate) fn add(&mut self, error: Error) {
+        self.undone += 1;
+        self.push(error);
+    }
+
+    /// Adds what failed afterwards, such as to print what was done.
+    pub(crate) fn afterwards<T>(&mut self, result: Result<T>) {
+        if let Err(error) = result {
+            self.push(error);
+        }
+    }
+
+    fn push(&mut self, error: Error) {
         if let Some(before) = self.last.replace(error) {
             report(&before, self.format);
         }
@@ -73,8 +89,23 @@ impl Failures {
         result.map_err(|error| self.add(error)).ok()
     }
 
-    pub(crate) fn finish(self) -> Result<()> {
-        self.last.map_or(Ok(()), Err)
+    /// Gives the success, with which one of the things is done, or adds the failure.
+    pub(crate) fn done<T>(&mut self, result: Result<T>) -> Option<T> {
+        self.done += usize::from(result.is_ok());
+        self.sort(result)
+    }
+
+    /// Fails if anything did, and has the program exit with [`Code::Partly`] where some of the things were done and others were not.
+    pub(crate) fn finish(self, context: &Context) -> Result<()> {
+        match self.last {
+            None => Ok(()),
+            Some(error) => {
+                if self.done > 0 && self.undone > 0 {
+                    context.partly_done();
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -101,7 +132,8 @@ pub(crate) fn code(error: &Error) -> Code {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::InvalidArgument => Code::Usage,
         ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Code::Denied,
-        ErrorKind::FailedPrecondition | ErrorKind::DataLoss => Code::Mismatch,
+        // What has run out is what wharf allows: what the system has is told by an error of the system.
+        ErrorKind::FailedPrecondition | ErrorKind::DataLoss | ErrorKind::ResourceExhausted => Code::Mismatch,
         ErrorKind::Unavailable => Code::Network,
         ErrorKind::Aborted => Code::Interrupted,
         _ => Code::Other,
@@ -199,7 +231,12 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         }
         let writes = is_write(remote, error);
         return match (remote.status, error.kind()) {
-            (Some(405 | 501), _) if writes => Some("choose another destination: wharf push NAME REF"),
+            (Some(405 | 501), _) if remote.request.starts_with("DELETE ") => {
+                Some("the registry is not set up to delete, or deletes no tag alone: then REPO@DIGEST may do")
+            }
+            (Some(405 | 501), _) if writes => {
+                Some("the registry takes no pushes: choose another destination")
+            }
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
             // What speaks TLS answers so to what does not.
             (Some(400), _) if remote.request.contains(" http://") => Some(
@@ -258,9 +295,13 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
 }
 
 /// Prints the error, and says with which code to exit.
-#[expect(clippy::print_stderr, reason = "this is where errors are printed")]
 pub(crate) fn report(error: &Error, format: Format) -> Code {
-    let code = code(error);
+    report_as(error, format, code(error))
+}
+
+/// As [`report`], of an error that means something else to a script than it does by itself.
+#[expect(clippy::print_stderr, reason = "this is where errors are printed")]
+pub(crate) fn report_as(error: &Error, format: Format, code: Code) -> Code {
     let report = error.report();
     let message = escape(&report);
     match format {
@@ -315,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_registry_does_not_do_names_no_other_command() {
+        for (request, report, expected) in [
+            ("PUT https://h/v2/a/manifests/1", "cannot push a", "takes no pushes"),
+            ("POST https://h/v2/a/blobs/uploads/", "cannot copy a to b", "takes no pushes"),
+            ("DELETE https://h/v2/a/manifests/1", "cannot delete a", "is not set up to delete"),
+        ] {
+            let error = RemoteError::new("h", request).with_status(405).into_error(report);
+            let hint = hint(&error).expect("there is something to do");
+            assert!(hint.contains(expected) && !hint.contains("wharf "), "{request}: {hint}");
+        }
+    }
+
+    #[test]
     fn https_is_advised_where_plain_http_was_spoken() {
         for (request, expected) in
             [("HEAD http://r.example/v2/a", true), ("HEAD https://r.example/v2/a", false)]
@@ -345,6 +399,8 @@ mod tests {
             (Error::not_found("x"), Code::NotFound),
             (Error::failed_precondition("x"), Code::Mismatch),
             (Error::data_loss("x").context("y"), Code::Mismatch),
+            (Error::resource_exhausted("more than is read").context("y"), Code::Mismatch),
+            (Error::resource_exhausted("x").with_source(io::Error::from_raw_os_error(28)), Code::Local),
             (Error::conflict("x"), Code::Other),
             (Error::not_implemented("x"), Code::Other),
             (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),

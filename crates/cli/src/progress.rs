@@ -99,6 +99,15 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    /// Who is interrupted is told so on a line of its own.
+    fn drop(&mut self) {
+        if let Some(bars) = &self.display.bars {
+            bars.clear();
+        }
+    }
+}
+
 fn rate(bytes: u64, elapsed: Duration) -> u64 {
     let micros = elapsed.as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
@@ -347,6 +356,8 @@ impl Bars {
         }
         // A terminal that cannot be drawn on needs no clearing.
         drop(self.multi.clear());
+        // What is told later, by a task that has not ended yet, draws nothing.
+        self.multi.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 

@@ -103,7 +103,7 @@ impl Runner {
         runtime.shutdown_background();
         match outcome {
             Ok(Ok(())) => context.exit_code(),
-            Ok(Err(error)) => exit::report(&error, format).into(),
+            Ok(Err(error)) => context.report(&error).into(),
             Err(Interrupted) => interrupted(format),
         }
     }
@@ -169,23 +169,24 @@ struct Interrupted;
 
 /// Runs until the work is done or the user interrupts. Dropping the work keeps what can be resumed.
 async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    // Before anything is begun that has to be undone, such as a terminal that does not show what is typed.
+    let signalled = signalled();
     tokio::select! {
         outcome = work => Ok(outcome),
-        () = signalled() => Err(Interrupted),
+        () = signalled => Err(Interrupted),
     }
 }
 
-/// Ends at the first SIGINT or SIGTERM.
-pub(crate) async fn signalled() {
+/// Ends at the first SIGINT or SIGTERM from the call on. For within a runtime.
+pub(crate) fn signalled() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 

@@ -192,10 +192,34 @@ async fn what_is_complete_and_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_partly_done_has_a_code_of_its_own() {
+    let (wharf, name) = one_platform().await;
+    wharf.run(&["images", "tag", &name, "a:1", "b:1", "c:1"]).await.succeeded();
+    for (arguments, code) in [
+        (vec!["images", "rm", "none:1", "nor:1"], 2),
+        (vec!["images", "rm", "none:1", "a:1", "nor:1"], 7),
+        (vec!["images", "rm", "a:1"], 2),
+        (vec!["delete", "store:none:1", "store:b:1"], 7),
+        (vec!["delete", "store:none:1", "store:b:1"], 2),
+        (vec!["content", "abort", "none"], 2),
+        (vec!["images", "check", "c:1", "a:1"], 7),
+        (vec!["images", "check", "a:1", "b:1"], 2),
+        (vec!["images", "rm", "c:1", "--format", "json"], 0),
+    ] {
+        let done = wharf.run(&arguments).await;
+        assert_eq!(done.code(), code, "{arguments:?}: {}", done.err());
+    }
+    let done = wharf.run(&["images", "rm", &name, "none:1", "--format", "json"]).await;
+    let error: Value = serde_json::from_str(done.err().lines().last().expect("an error")).expect("JSON");
+    assert_eq!((done.code(), &error["error"]["exit"]), (7, &json!(7)));
+    assert!(wharf.run(&["--help"]).await.succeeded().contains("7 partly done"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_not_there_do_not_hide_the_others() {
     let (wharf, name) = one_platform().await;
     let done = wharf.run(&["images", "check", "absent", &name, "A"]).await;
-    assert_eq!((done.code(), status(&done.out()).0.as_str()), (3, "complete (5/5)"), "{}", done.err());
+    assert_eq!((done.code(), status(&done.out()).0.as_str()), (7, "complete (5/5)"), "{}", done.err());
     assert_eq!(done.err().matches("error[").count(), 2, "{}", done.err());
     wharf.run(&["images", "check", "absent"]).await.failed(2);
     let empty = Wharf::new();

@@ -69,6 +69,24 @@ async fn plain_http_goes_by_the_proxy_that_is_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_for_the_port_that_was_written() {
+    // What is behind the proxy can be on the port of its scheme, which no test may listen on.
+    let proxy = FakeServer::start(|request| match request.header("authorization") {
+        Some(SENT) => manifest(),
+        _ => Reply::new(401, &[("WWW-Authenticate", "Basic realm=x")], ""),
+    })
+    .await;
+    let wharf = Wharf::new();
+    let address = format!("http://{}", proxy.address());
+    for host in ["registry.test:80", "registry.test"] {
+        let name = format!("{host}/a/b:1");
+        let arguments = ["digest", "--plain-http", "--creds", "user:canary", &name];
+        let done = run(&wharf, &[("HTTP_PROXY", &address)], &arguments).await;
+        assert_eq!(done.succeeded(), format!("{}\n", digest()), "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn loopback_and_what_is_excepted_go_by_no_proxy() {
     let registry = FakeServer::start(|_| manifest()).await;
     let proxy = FakeServer::start(|_| Reply::new(502, &[], "")).await;

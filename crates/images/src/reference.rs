@@ -129,6 +129,12 @@ impl Reference {
         Err(ReferenceError::NotCanonical { input: excerpt(text), canonical: full })
     }
 
+    /// The name of another tag in the repository of a name, in the form in which names are recorded. None of what is malformed.
+    pub fn beside(name: &str, tag: &str) -> Option<String> {
+        let repository = Self::parse(name).ok()?.repository().to_owned();
+        Self::parse(&format!("{repository}:{tag}")).ok().map(|beside| beside.to_string())
+    }
+
     /// Whether a name can be read and says neither a tag nor a digest, so that it names a repository until [`parse`](Self::parse) fills in
     /// a tag.
     pub fn is_bare(text: &str) -> bool {

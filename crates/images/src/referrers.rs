@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use serde::Deserialize;
 use wharf_content::{
-    Catalogue, Descriptor, Digest, ErrorKind, Info, Result, Store, filter::FilterSet, read_blob,
+    Algorithm, Catalogue, Descriptor, Digest, ErrorKind, Info, Result, Store, filter::FilterSet, read_blob,
 };
 
 use crate::{
@@ -58,6 +58,15 @@ impl<P: ReferrersProvider + ?Sized> ReferrersProvider for Arc<P> {
 /// characters, and the digest, cut to 64 (OCI distribution specification, "Referrers Tag Schema").
 pub fn fallback_tag(subject: &Digest) -> String {
     format!("{:.32}-{:.64}", subject.algorithm().to_string(), subject.hex())
+}
+
+/// The tags under which cosign puts the signatures, attestations and bills of materials of a manifest, of before there were referrers
+/// (sigstore/cosign: `specs/SIGNATURE_SPEC.md`). None for other digests than of SHA-256, since no tag may be as long as those.
+pub fn attachment_tags(subject: &Digest) -> Vec<String> {
+    if subject.algorithm() != Algorithm::Sha256 {
+        return Vec::new();
+    }
+    ["sig", "att", "sbom"].map(|suffix| format!("sha256-{}.{suffix}", subject.hex())).into()
 }
 
 /// Whether a tag is made of a digest and so is for tools and not for people: a [`fallback_tag`], or one with a suffix after a dot, under

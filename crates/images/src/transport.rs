@@ -96,6 +96,11 @@ pub trait Resolver: Debug + Send + Sync + 'static {
         Err(Error::not_implemented(format!("the referrers of {name:?} cannot be listed by its transport")))
     }
 
+    /// The name of another tag in the repository of a name; `None` where names are not made of a repository and a tag, as is so by default.
+    fn beside(&self, _name: &str, _tag: &str) -> Option<String> {
+        None
+    }
+
     /// Removes what a name means: of a name with a digest the manifest, and with it every other name that it has in the same place; of
     /// any other that one name, so that the manifest stays for who knows another. What was removed may be kept by the place until it
     /// cleans up. By default nothing can be removed.
@@ -166,6 +171,12 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
     /// What reads the content in place, where the place is of this machine. Nothing about the bytes may be trusted either.
     fn local(&self) -> Option<Arc<dyn Provider>> {
         None
+    }
+
+    /// Told that the bytes that came of this content were not those of its digest. True where some of them were of a place that is not
+    /// asked for it again, so that it is worth while to fetch it anew from its start. By default there is one place and no other.
+    fn refused(&self, _descriptor: &Descriptor) -> bool {
+        false
     }
 
     /// Told when nothing more is fetched, so that what was kept for it is let go. Who is cancelled does not tell it.

@@ -28,7 +28,7 @@ use wharf_images::{
 use crate::{fetch::ingest_name, lazy::LazyProvider};
 
 /// Label on a document with the digest of what it was converted to. It holds the document for as long as that is there.
-fn label() -> String {
+pub(crate) fn label() -> String {
     format!("{GC_PREFIX}bref.content.converted")
 }
 

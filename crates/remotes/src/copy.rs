@@ -25,7 +25,11 @@ use wharf_images::{
 };
 
 use self::remote::Remote;
-use crate::push::{Portion, PushOptions, Pushed, companions::Companions, voyage::Voyage};
+use crate::push::{
+    Portion, PushOptions, Pushed,
+    companions::{Companions, Named},
+    voyage::Voyage,
+};
 
 /// How an image is copied.
 #[derive(Clone, Default)]
@@ -83,7 +87,8 @@ impl CopyOptions {
         self
     }
 
-    /// Copies what refers to the image too, such as signatures and bills of materials, and what refers to that.
+    /// Copies what refers to the image too, such as signatures and bills of materials, and what refers to that; and what cosign has put
+    /// under tags made of the digests of the image's index and manifests, three of which are asked for of each.
     #[must_use]
     pub fn with_referrers(mut self) -> Self {
         self.push = self.push.with_referrers();
@@ -110,7 +115,9 @@ impl fmt::Debug for CopyOptions {
 /// root is put there last, so that the name never means something incomplete; referrers come after it.
 ///
 /// Into a [store](crate::StoreResolver) it is a pull of every platform: the content is held while it comes in, labelled with its children
-/// and where it is from, and recorded last. The handlers that a pull runs at each stage are not run.
+/// and where it is from, and recorded last. The handlers that a pull runs at each stage are not run: they are promised each node before
+/// what is below it, which may be left out for what they say, while a copy moves what is below first and leaves nothing out, so that the
+/// destination never has a document without its parts.
 ///
 /// # Errors
 /// `NotFound` when there is no such image, it lacks a wanted platform, or the source lacks a part of it; `FailedPrecondition` for content
@@ -163,7 +170,9 @@ async fn copy_resolved(
 ) -> Result<Pushed> {
     let companions = if options.push.referrers {
         let here = source.referrers(&resolved.name).await?;
-        Some(Companions::between(here, destination, to).await?)
+        let from = Named { resolver: source, name: &resolved.name };
+        let to = Named { resolver: destination, name: to };
+        Some(Companions::between(here, Some(from), to).await?)
     } else {
         None
     };

@@ -38,7 +38,8 @@ pub fn ingest_name(descriptor: &Descriptor, catalogue: &Catalogue) -> Result<Str
     Ok(format!("{kind}-{}", descriptor.digest))
 }
 
-/// Brings content into the store, unless it is there. Content that is embedded in the descriptor is not fetched.
+/// Brings content into the store, unless it is there. Content that is embedded in the descriptor is not fetched. Where a mirror's bytes
+/// are not those of the digest, they are thrown away and fetched anew from another host.
 ///
 /// # Errors
 /// `FailedPrecondition` for content of another size or digest; `ResourceExhausted` for a manifest or index that claims to be larger than
@@ -65,27 +66,44 @@ async fn fetch_with(
 ) -> Result<()> {
     let Fetched { descriptor, sink, .. } = fetched;
     refuse_huge_document(descriptor, catalogue)?;
-    let options = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
+    let ingest = IngestOptions::new(ingest_name(descriptor, catalogue)?).with_descriptor(descriptor);
     let waiting = |_: &Error| sink.event(&Event::Waiting { descriptor });
-    let mut writer = match open_writer(store, options, &waiting).await {
-        Ok(writer) => writer,
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            refuse_other_size(store, descriptor).await?;
-            sink.event(&Event::Exists { descriptor });
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let offset = writer.status().offset.min(descriptor.size);
     let embedded = descriptor.embedded().map(Bytes::from);
-    // What needs no transfer starts here, and the rest when its turn comes.
-    if embedded.is_some() || (offset == descriptor.size && offset > 0) {
-        fetched.started(offset);
+    let mut wrong: Option<Error> = None;
+    loop {
+        let mut writer = match open_writer(store, ingest.clone(), &waiting).await {
+            Ok(writer) => writer,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                refuse_other_size(store, descriptor).await?;
+                sink.event(&Event::Exists { descriptor });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let offset = writer.status().offset.min(descriptor.size);
+        // What needs no transfer starts here, and the rest when its turn comes.
+        if embedded.is_some() || (offset == descriptor.size && offset > 0) {
+            fetched.started(offset);
+        }
+        let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
+        let error = match copy(writer.as_mut(), source, descriptor, commit.clone()).await {
+            Ok(()) => {
+                sink.event(&Event::Done { descriptor });
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let is_wrong = error.kind() == ErrorKind::FailedPrecondition && embedded.is_none();
+        if !is_wrong || !fetched.fetcher.refused(descriptor) {
+            // That nobody else has it is not all that there is to tell.
+            return Err(match wrong {
+                Some(first) => error.context(format!("after wrong bytes of a mirror ({first})")),
+                None => error,
+            });
+        }
+        sink.event(&Event::Retried { descriptor, error: &error });
+        wrong = Some(error);
     }
-    let source: &dyn Source = embedded.as_ref().map_or(&fetched, |bytes| bytes);
-    copy(writer.as_mut(), source, descriptor, commit).await?;
-    sink.event(&Event::Done { descriptor });
-    Ok(())
 }
 
 /// Nobody would read it, so nobody fetches it, let alone into memory.

@@ -182,11 +182,26 @@ impl PullOptions {
     }
 
     /// Pulls what refers to the image and to its chosen manifests too, and what refers to that: signatures, bills of materials
-    /// (containerd: `SetReferrers`). They are looked for at every pull, by one request for each manifest; at most [`MAX_REFERRERS`].
+    /// (containerd: `SetReferrers`). They are looked for at every pull, by one request for each manifest; at most [`MAX_REFERRERS`]. What
+    /// cosign has put under tags made of the digests of the image's index and manifests is pulled and recorded under these tags, three of
+    /// which are asked for of each.
     #[must_use]
     pub fn with_referrers(mut self) -> Self {
         self.referrers = true;
         self
+    }
+
+    /// How what is attached to the image by a tag is pulled: wholly, and as no image that anybody runs.
+    fn attached(&self) -> Self {
+        Self {
+            selection: Selection::all(),
+            concurrency: self.concurrency,
+            sink: Arc::clone(&self.sink),
+            catalogue: self.catalogue.clone(),
+            limits: self.limits,
+            label_keys: self.label_keys.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -240,10 +255,40 @@ pub async fn pull(
     Ok(image)
 }
 
-/// Brings what a name was found to mean into a store where a lease holds it, and records it.
+/// Brings what a name was found to mean into a store where a lease holds it, with what is attached to it, and records it.
 async fn pull_resolved(
     store: Arc<dyn Store>,
     images: &dyn ImageStore,
+    resolver: &dyn Resolver,
+    resolved: Resolved,
+    fetcher: Arc<dyn Fetcher>,
+    options: PullOptions,
+) -> Result<Image> {
+    let name = resolved.name.clone();
+    let attached = options.referrers.then(|| options.attached());
+    // Boxed, since callers hold what this awaits.
+    let image =
+        Box::pin(bring(Arc::clone(&store), resolver, resolved, Arc::clone(&fetcher), options)).await?;
+    if let Some(attached) = attached {
+        let found = referrers::attachments(store.as_ref(), resolver, &name, &image, &attached).await?;
+        for resolved in found {
+            let fetcher = Arc::clone(&fetcher);
+            let image =
+                Box::pin(bring(Arc::clone(&store), resolver, resolved, fetcher, attached.clone())).await?;
+            put(images, image).await?;
+        }
+    }
+    put(images, image).await
+}
+
+async fn put(images: &dyn ImageStore, image: Image) -> Result<Image> {
+    let name = image.name.clone();
+    record::put(images, image).await.context(|| format!("cannot record the image {name}"))
+}
+
+/// Brings what a name was found to mean into a store, and gives the record to be made of it.
+async fn bring(
+    store: Arc<dyn Store>,
     resolver: &dyn Resolver,
     resolved: Resolved,
     fetcher: Arc<dyn Fetcher>,
@@ -274,7 +319,7 @@ async fn pull_resolved(
         None => (resolved.descriptor, Vec::new()),
     };
     image::check_platform(&ahead, &root, &options.selection, &options.catalogue).await?;
-    let transfers = Arc::new(Semaphore::new(options.concurrency.get()));
+    let transfers = Arc::new(Semaphore::new(options.concurrency.get().min(Semaphore::MAX_PERMITS)));
     // Syncing takes its time, which the network need not wait for. Handlers that do more are held to what they were promised.
     let is_fetch_alone = options.handlers.is_empty()
         && options.wrapper.is_none()
@@ -311,9 +356,7 @@ async fn pull_resolved(
         dispatch(handler, vec![root.clone()], Some(limiter), options.limits).await?;
     }
 
-    let image = Image::new(image_name.unwrap_or(name), root).with_labels(options.labels);
-    let name = image.name.clone();
-    record::put(images, image).await.context(|| format!("cannot record the image {name}"))
+    Ok(Image::new(image_name.unwrap_or(name), root).with_labels(options.labels))
 }
 
 /// What the chains of a pull are made of.

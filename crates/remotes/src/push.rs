@@ -18,13 +18,18 @@ use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use wharf_content::{Catalogue, Descriptor, Labels, LeasedStore, Result, ResultExt, Store};
 use wharf_images::{
-    Image, Limits, Selection,
+    Image, Limits, Selection, image_store,
     progress::{Silent, Sink},
     referrers::StoredReferrers,
     transport::{Pusher, Resolver},
 };
 
-use self::{cargo::Stored, companions::Companions, voyage::Voyage};
+use self::{
+    cargo::Stored,
+    companions::{Companions, Named},
+    voyage::Voyage,
+};
+use crate::stored::StoreResolver;
 
 /// How many pieces of content are pushed at once.
 pub const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(6).expect("six is not zero");
@@ -120,7 +125,7 @@ impl PushOptions {
     }
 
     /// Pushes what refers to the image too, such as signatures and bills of materials, and what refers to that; from a store, whatever
-    /// it has of them.
+    /// it has of them. What the store has recorded beside the image under cosign's tags for its digests goes to the same tags.
     #[must_use]
     pub fn with_referrers(mut self) -> Self {
         self.referrers = true;
@@ -198,9 +203,16 @@ async fn push_held(
     options: &PushOptions,
 ) -> Result<Pushed> {
     leased.add(&image.target.digest).await?;
+    // Not every store has records.
+    let records = image_store(leased.as_ref()).ok();
+    let records = records.map(|images| {
+        StoreResolver::new(Arc::clone(leased) as Arc<dyn Store>, images)
+            .with_catalogue(options.catalogue.clone())
+    });
     let companions = if options.referrers {
         let here = StoredReferrers::gather(leased.as_ref(), &options.catalogue).await?;
-        Some(Companions::between(Arc::new(here), resolver, name).await?)
+        let from = records.as_ref().map(|records| Named { resolver: records, name: &image.name });
+        Some(Companions::between(Arc::new(here), from, Named { resolver, name }).await?)
     } else {
         None
     };

@@ -2,8 +2,9 @@
 //!
 //! Written against the traits of `wharf-images` alone. What comes is verified by the store as any content is; what went is in
 //! quarantine, whether anything came or not. What only a lease or a label keeps is fetched as the documents of the store describe it, or
-//! by its digest, where none does.
+//! by its digest, where none does. What was made here, by a conversion, is made again.
 
+mod remade;
 mod wanted;
 
 use std::{
@@ -26,7 +27,7 @@ use wharf_content::{
     verify::{Custodian, Stray, VerifyOptions},
 };
 use wharf_images::{
-    Children, Handler, ImageStore,
+    Children, Handler, ImageStore, media_types,
     progress::{Silent, Sink},
     transport::Resolver,
     verify::{Report, check_again},
@@ -347,12 +348,14 @@ impl Repair<'_> {
                 labels = self.labels_around(digest, &names).await;
             }
             let others = every.iter().map(|image| image.name.as_str());
-            let places = repositories(&labels, names, others);
-            work.push((wanted, places));
+            let places = repositories(&labels, names.iter().copied(), others);
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            work.push((wanted, places, names));
         }
         let this = &*self;
-        let fetches = work.into_iter().map(|(wanted, places)| async move {
-            (wanted.digest().clone(), this.fetch_one(&wanted, &places).await)
+        let fetches = work.into_iter().map(|(wanted, places, names)| async move {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            (wanted.digest().clone(), this.fetch_one(&wanted, &places, &names).await)
         });
         let outcomes: Vec<_> =
             stream::iter(fetches).buffer_unordered(self.options.concurrency.get()).collect().await;
@@ -388,7 +391,7 @@ impl Repair<'_> {
     }
 
     /// Tries one repository after the other, and gives the one that had it.
-    async fn fetch_one(&self, wanted: &Wanted, places: &[String]) -> Result<String> {
+    async fn fetch_one(&self, wanted: &Wanted, places: &[String], names: &[&str]) -> Result<String> {
         let digest = wanted.digest();
         let mut failed: Vec<(String, Error)> = Vec::new();
         for place in places {
@@ -397,7 +400,7 @@ impl Repair<'_> {
                 failed.push((place.clone(), Error::unavailable(reason.clone())));
                 continue;
             }
-            let Err(error) = self.fetch_from(wanted, place).await else { return Ok(place.clone()) };
+            let Err(error) = self.bring(wanted, place, names).await else { return Ok(place.clone()) };
             match error.kind() {
                 ErrorKind::ResourceExhausted if RemoteError::of(&error).is_none() => return Err(error),
                 ErrorKind::Unavailable => {
@@ -425,12 +428,33 @@ impl Repair<'_> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes it again where it was made here, and fetches it otherwise.
+    async fn bring(&self, wanted: &Wanted, place: &str, names: &[&str]) -> Result<()> {
+        if self.remake(wanted.digest(), place).await? {
+            return Ok(());
+        }
+        let outcome = self.fetch_from(wanted, place).await;
+        match (&outcome, wanted) {
+            (Err(error), Wanted::Described(descriptor))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition)
+                    && self.remake_by_name(descriptor, names, place).await? =>
+            {
+                Ok(())
+            }
+            _ => outcome,
+        }
+    }
+
     async fn fetch_from(&self, wanted: &Wanted, place: &str) -> Result<()> {
         let descriptor = match wanted {
             Wanted::Described(descriptor) => Cow::Borrowed(descriptor.as_ref()),
             Wanted::Named(digest) => {
                 // The size is the registry's word; the digest is what the store holds the bytes to.
                 let resolved = self.resolver.resolve(&format!("{place}@{digest}")).await?.descriptor;
+                if media_types::is_schema1(&resolved.media_type) {
+                    // Its digest is of what was signed, so that it comes with what it is converted to, or not at all.
+                    return self.convert(&resolved, digest, place).await.map(drop);
+                }
                 Cow::Owned(Descriptor::new(resolved.media_type, digest.clone(), resolved.size))
             }
         };
@@ -442,9 +466,14 @@ impl Repair<'_> {
         if let Some(source) = fetcher.repository().and_then(|name| DistributionSource::new(manager(), name)) {
             source.label(&descriptor.digest).await?;
         }
+        self.hold_children(descriptor).await
+    }
+
+    /// Labels a document with what it refers to.
+    async fn hold_children(&self, descriptor: &Descriptor) -> Result<()> {
         let children = Children::new(Arc::clone(&self.store) as Arc<dyn Provider>)
-            .with_catalogue(catalogue.clone())
-            .with_labels(manager());
+            .with_catalogue(self.options.catalogue.clone())
+            .with_labels(Arc::clone(&self.store) as Arc<dyn Manager>);
         match children.handle(descriptor).await {
             // It is what it should be; that it makes no sense comes to light when it is checked.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotImplemented) => {

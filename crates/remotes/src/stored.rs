@@ -129,6 +129,10 @@ impl Resolver for StoreResolver {
         Ok(Arc::new(StorePusher::new(holding, images, catalogue, reference)))
     }
 
+    fn beside(&self, name: &str, tag: &str) -> Option<String> {
+        Reference::beside(name, tag)
+    }
+
     async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let reference = Reference::parse(repository)?;
         if !Reference::is_bare(repository) {

@@ -197,3 +197,105 @@ async fn what_is_listed_and_does_not_refer_is_left_out() {
         copied_with(&silent, "m.example/x:1", &there, "m.example/x:2", all).await.expect_err("no list");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
 }
+
+/// Puts what cosign would about the index and about one manifest of an image of the repository x into a registry; gives their tags.
+async fn sign(registry: &TestRegistry, target: &Descriptor) -> [String; 2] {
+    let index = read_blob(registry.store(), target, 1 << 20).await.expect("reads");
+    let index: Value = serde_json::from_slice(&index).expect("JSON");
+    let manifest: Digest =
+        index["manifests"][0]["digest"].as_str().and_then(|text| text.parse().ok()).expect("one");
+    let tags = [format!("sha256-{}.sig", target.digest.hex()), format!("sha256-{}.att", manifest.hex())];
+    for tag in &tags {
+        let config = put(registry.store(), types::OCI_CONFIG, b"{}".to_vec()).await.expect("puts");
+        let part = put(
+            registry.store(),
+            "application/vnd.dev.cosign.simplesigning.v1+json",
+            tag.as_bytes().to_vec(),
+        );
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "config": config, "layers": [part.await.expect("puts")],
+        });
+        let bytes = manifest.to_string().into_bytes();
+        let signature = put(registry.store(), types::OCI_MANIFEST, bytes).await.expect("puts");
+        registry
+            .record(Image::new(registry.reference(&format!("x:{tag}")), signature))
+            .await
+            .expect("records");
+    }
+    tags
+}
+
+/// How many tags made of digests a registry was asked for.
+fn tags_asked_for(registry: &TestRegistry) -> usize {
+    let log = registry.take_log();
+    log.iter().filter(|record| record.path.contains("/manifests/sha256-")).count()
+}
+
+#[tokio::test]
+async fn what_is_under_the_tags_of_cosign_goes_to_the_same_tags() {
+    let source = TestRegistry::start().await;
+    let from = source.put("x:1", &two_platforms()).await.expect("puts");
+    let target = source.image(&from).await.expect("there").target;
+    let tags = sign(&source, &target).await;
+
+    let bare = TestRegistry::start().await;
+    copied(&from, &bare.reference("y:1"), CopyOptions::new()).await.expect("copies");
+    assert_eq!(tags_asked_for(&source), 0, "not unless they are asked for");
+
+    let destination = TestRegistry::start().await;
+    let to = destination.reference("y:1");
+    let options = CopyOptions::new().with_referrers();
+    assert_eq!(copied(&from, &to, options.clone()).await.expect("copies").referrers, 2);
+    // Three tags of the index and of each of its two manifests.
+    assert_eq!(tags_asked_for(&source), 9);
+    assert_same(&source, &destination, "y", &tags).await;
+    let again = copied(&from, &to, options).await.expect("copies");
+    assert_eq!((again.referrers, again.sent), (2, 0), "a second time nothing moves");
+
+    // Through a store, from which they are pushed on.
+    let client = wharf_tests::Client::new().await;
+    let options = PullOptions::new().with_selection(Selection::all()).with_referrers();
+    let image = client.pull(&from, options).await.expect("pulls");
+    for tag in &tags {
+        let name = source.reference(&format!("x:{tag}"));
+        client.images.get(&name).await.expect("is recorded");
+    }
+    collect(client.store.as_ref(), &CollectOptions::new()).await.expect("collects");
+    let third = TestRegistry::start().await;
+    let options = PushOptions::new().with_referrers();
+    let to = third.reference("z:1");
+    let pushed = push(client.store(), &image, client.resolver.as_ref(), &to, &options).await.expect("pushes");
+    assert_eq!(pushed.referrers, 2);
+    assert_same(&source, &third, "z", &tags).await;
+}
+
+/// Fails unless these tags mean the same at both, and all of it is there.
+async fn assert_same(source: &TestRegistry, other: &TestRegistry, repository: &str, tags: &[String]) {
+    for tag in tags {
+        let here = source.image(&source.reference(&format!("x:{tag}"))).await.expect("there").target;
+        let there = other.image(&other.reference(&format!("{repository}:{tag}"))).await.expect("came").target;
+        assert_eq!(here.digest, there.digest);
+        let manifest = read_blob(other.store(), &there, 1 << 20).await.expect("reads");
+        let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let part: Descriptor = serde_json::from_value(manifest["layers"][0].clone()).expect("a descriptor");
+        assert_eq!(read_blob(other.store(), &part, 1 << 20).await.expect("reads"), tag.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_say_whether_there_is_a_signature_fails_the_copy() {
+    // Left out silently, they would be missed only when somebody verifies.
+    let source = ScriptedRegistry::start(|request, _| {
+        request.path.contains("/manifests/sha256-").then(|| Reply::new(403, &[], ""))
+    })
+    .await;
+    let store = Arc::new(MemoryStore::new());
+    let target = two_platforms().write(store.as_ref()).await.expect("writes");
+    let image = Image::new("localhost/x:1", target);
+    let from = source.reference("x:1");
+    push(store, &image, &resolver(), &from, &PushOptions::new()).await.expect("pushes");
+    let to = MemoryRegistry::new();
+    let options = CopyOptions::new().with_referrers();
+    let error = copied_with(&resolver(), &from, &to, "there.example/x:1", options).await.expect_err("denied");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}", error.report());
+}

@@ -104,6 +104,23 @@ async fn a_body_that_breaks_at_once_again_and_again_is_given_up_and_resumed_by_t
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_after_a_few_bytes_each_time_is_given_up() {
+    // 200,000 requests would bring it all; nobody is asked as often as that.
+    for (bytes, finishes) in [(1, false), (1000, false), (40_000, true)] {
+        let (pulled, proxy) = pulled_through(move |_| Some(Fault::ResetAnswer(bytes))).await;
+        let breaks = proxy.faults().len();
+        if finishes {
+            pulled.result.expect("each connection brings something");
+            assert!(breaks >= 4, "{breaks}");
+        } else {
+            assert_eq!(pulled.error().kind(), ErrorKind::Unavailable, "{}", pulled.error().report());
+            assert_eq!(breaks, 4, "three breaks in a row are borne");
+            assert_eq!(pulled.ingests, bytes * 4, "what came is kept");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_splice_is_refused() {
     for range in
         ["bytes 49999-199999/200000", "bytes 50000-199998/200000", "bytes 50000-199999/200001", "junk"]

@@ -1,6 +1,6 @@
 //! Redirects: what is for the registry stays with it, wherever they lead.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wharf_content::{ErrorKind, MemoryStore};
 use wharf_tests::{FakeServer, Reply, Request};
@@ -115,6 +115,34 @@ async fn a_place_that_a_redirect_leads_to_gets_nothing_by_asking() {
         assert_eq!(tokens.requests().len(), 1, "its 401 is not the registry's");
     }
     assert!(stolen.requests().is_empty());
+}
+
+#[tokio::test]
+async fn who_was_led_away_and_back_comes_without_the_token() {
+    // What the other origin has asked for must not be asked for in the name of the user.
+    let home = Arc::new(OnceLock::<String>::new());
+    let there = Arc::clone(&home);
+    let elsewhere = FakeServer::start(move |_| {
+        let location = format!("http://{}/v2/somebody/elses/blobs/x", there.get().expect("started"));
+        Reply::new(307, &[("Location", &location)], "")
+    })
+    .await;
+    let (honest, place) = (Honest::new(), format!("http://{}/away", elsewhere.address()));
+    let (registry, tokens) = demanding(move |request| {
+        if !request.path.contains("/blobs/") {
+            return honest.answer(request);
+        }
+        Reply::new(307, &[("Location", &place)], "")
+    })
+    .await;
+    home.set(registry.address()).expect("once");
+    let pulled = pull_from(&registry, Arc::new(MemoryStore::new())).await;
+    assert_eq!(pulled.error().kind(), ErrorKind::Unauthenticated, "{}", pulled.error().report());
+    let back: Vec<_> =
+        registry.requests().into_iter().filter(|asked| asked.path.contains("/elses/")).collect();
+    assert!(!back.is_empty());
+    assert!(back.iter().all(|request| request.header("authorization").is_none()), "{back:?}");
+    assert_eq!(tokens.requests().len(), 1, "nor is another one fetched for it");
 }
 
 #[tokio::test]

@@ -30,7 +30,9 @@ such a layout as one tar, and docker-archive:FILE[:REF] in one that `docker load
 one that is there keeps its other images. Of an image with several platforms everything is copied. With one \
 --platform the manifest of that platform is copied in the place of the index; with several, the index and those platforms only, which \
 many registries refuse.\n\n\
-With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those.\n\n\
+With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those; and \
+what cosign has put under tags such as sha256-….sig, three of which are asked for of the image's index and of each manifest.\n\n\
+Into the store nothing is unpacked and no handler of a plugin is run: those belong to `wharf pull`.\n\n\
 Options without src or dest in their name are for both sides; --creds is so only where both are one registry, or one of them is the store. \
 Verifiers are asked unless the image comes out of the store.\n\n\
 Examples:\n  wharf copy busybox:1.37 registry.example.com/mirror/busybox:1.37\n  \

@@ -13,7 +13,8 @@ and with it every tag that it has in the repository. There is no default tag. Wh
 if it is set up to allow deletion at all.\n\n\
 Of oci:DIR:TAG that name is taken away, of oci:DIR@DIGEST the manifest with all its names, and then what no other image of the layout needs. \
 Nothing is deleted out of an archive file.\n\n\
-Of store:NAME the record is removed, as by `wharf images rm`; its content goes with the next `wharf gc`. Prints what it deleted.\n\n\
+Of store:NAME the record is removed, as by `wharf images rm`; its content goes with the next `wharf gc`. Prints what it deleted, and \
+exits with 7 when that is not all.\n\n\
 Examples:\n  wharf delete localhost:5000/image:old\n  \
 wharf delete localhost:5000/image@$(wharf digest localhost:5000/image:old)\n  wharf delete oci:layout:1.37 store:busybox:1.37"
 )]
@@ -43,11 +44,11 @@ impl Delete {
         let mut deleted = Vec::new();
         for (typed, (resolver, name)) in self.references.into_iter().zip(places) {
             let outcome = resolver.delete(&name).await.context(|| format!("{typed} is not deleted"));
-            if failures.sort(outcome).is_some() {
+            if failures.done(outcome).is_some() {
                 deleted.push(typed);
             }
         }
-        failures.sort(output::names(context.global.format, &deleted));
-        failures.finish()
+        failures.afterwards(output::names(context.global.format, &deleted));
+        failures.finish(context)
     }
 }

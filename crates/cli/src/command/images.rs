@@ -129,8 +129,10 @@ fn table(rows: &[Row]) -> String {
 
 /// Arguments of `images rm`.
 #[derive(Debug, Args)]
-#[command(after_help = "Prints the names that it removed.\n\nExamples:\n  wharf images rm busybox\n  \
-wharf images ls -q 'name~=^localhost/' | xargs -r -d '\\n' wharf images rm --sync")]
+#[command(
+    after_help = "Prints the names that it removed. Exits with 7 when only some could be.\n\nExamples:\n  wharf images rm busybox\n  \
+wharf images ls -q 'name~=^localhost/' | xargs -r -d '\\n' wharf images rm --sync"
+)]
 pub(crate) struct Remove {
     /// The images
     #[arg(required = true, value_name = "NAME")]
@@ -154,14 +156,14 @@ impl Remove {
         }
         let mut removed = Vec::with_capacity(found.len());
         for image in found {
-            if failures.sort(images.delete(&image.name, Some(&image.target)).await).is_some() {
+            if failures.done(images.delete(&image.name, Some(&image.target)).await).is_some() {
                 removed.push(image.name);
             }
         }
-        failures.sort(output::names(context.global.format, &removed));
+        failures.afterwards(output::names(context.global.format, &removed));
         if self.sync {
-            failures.sort(context.collect(&CollectOptions::new()).await);
+            failures.afterwards(context.collect(&CollectOptions::new()).await);
         }
-        failures.finish()
+        failures.finish(context)
     }
 }

@@ -219,12 +219,12 @@ impl Remove {
         let mut failures = Failures::new(context.global.format);
         let mut removed = Vec::new();
         for id in self.ids {
-            if failures.sort(leases.delete_lease(&id).await).is_some() {
+            if failures.done(leases.delete_lease(&id).await).is_some() {
                 removed.push(id);
             }
         }
-        failures.sort(output::names(context.global.format, &removed));
-        failures.finish()
+        failures.afterwards(output::names(context.global.format, &removed));
+        failures.finish(context)
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Pull {
     /// Fetch the manifests and configs of all platforms too, and layers only of those that are chosen
     #[arg(long)]
     all_metadata: bool,
-    /// Pull what refers to the image too, such as signatures and bills of materials
+    /// Pull what refers to the image too, such as signatures and bills of materials, and cosign's tags for its digests
     #[arg(long)]
     referrers: bool,
     #[command(flatten)]

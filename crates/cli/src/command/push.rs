@@ -35,7 +35,7 @@ pub(crate) struct Push {
     /// Push layers that may not be distributed, too
     #[arg(long)]
     allow_non_distributable: bool,
-    /// Push what refers to the image too, such as signatures, as far as it is in the store
+    /// Push what refers to the image too, such as signatures, and cosign's tags for its digests, as far as they are in the store
     #[arg(long)]
     referrers: bool,
     /// Send blobs in chunks of so many bytes, such as 16MiB [default: whole, unless the registry wants chunks]

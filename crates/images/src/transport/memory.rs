@@ -89,6 +89,10 @@ impl Resolver for MemoryRegistry {
         Ok(Arc::new(Named { registry: self.clone(), reference: Reference::parse(name)? }))
     }
 
+    fn beside(&self, name: &str, tag: &str) -> Option<String> {
+        Reference::beside(name, tag)
+    }
+
     async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let reference = Reference::parse(repository)?;
         if !Reference::is_bare(repository) {

@@ -50,16 +50,21 @@ impl Documents {
                 descriptor.digest, descriptor.media_type, descriptor.size
             )));
         }
-        let mut stream = self.fetcher.fetch(descriptor, 0).await?;
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = stream.next().await {
-            bytes.extend_from_slice(&chunk?);
-            if bytes.len() as u64 > descriptor.size {
-                break;
+        loop {
+            let mut stream = self.fetcher.fetch(descriptor, 0).await?;
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = stream.next().await {
+                bytes.extend_from_slice(&chunk?);
+                if bytes.len() as u64 > descriptor.size {
+                    break;
+                }
+            }
+            match descriptor.verify(&bytes) {
+                Ok(()) => return Ok(bytes.freeze()),
+                Err(_) if self.fetcher.refused(descriptor) => {}
+                Err(error) => return Err(error),
             }
         }
-        descriptor.verify(&bytes)?;
-        Ok(bytes.freeze())
     }
 }
 

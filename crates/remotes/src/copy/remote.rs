@@ -48,6 +48,10 @@ impl Cargo for Remote {
         self.fetcher.origins(descriptor, destination).await
     }
 
+    fn refused(&self, descriptor: &Descriptor) -> bool {
+        self.fetcher.refused(descriptor)
+    }
+
     fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error {
         Error::failed_precondition(format!(
             "digest mismatch: the source gave for {} ({:?}) bytes of the digest {found}",

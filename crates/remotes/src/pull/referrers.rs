@@ -6,15 +6,35 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use wharf_content::{Catalogue, Descriptor, Error, Manager, Result};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, Manager, Result, Store};
 use wharf_images::{
-    Chain, Flow, Handler,
+    Chain, Flow, Handler, Image, image,
     labels::{self, LabelKeys},
     referrers::{ReferrersProvider, SetReferrers},
+    transport::{Resolved, Resolver},
 };
+
+use super::PullOptions;
+use crate::push::companions::{self, Named};
 
 /// The most referrers that are pulled with one image, and those of them with it.
 pub const MAX_REFERRERS: usize = 1000;
+
+/// What the attachment tags mean of the documents that the store has of an image, which is called `name` at the resolver.
+pub(super) async fn attachments(
+    store: &dyn Store,
+    resolver: &dyn Resolver,
+    name: &str,
+    image: &Image,
+    options: &PullOptions,
+) -> Result<Vec<Resolved>> {
+    let manifests = image::manifests(store, &image.target, &options.catalogue).await?;
+    let documents = manifests.into_iter().filter(|named| named.present).map(|named| named.descriptor.digest);
+    let documents: Vec<Digest> = documents.chain([image.target.digest.clone()]).collect();
+    let from = Named { resolver, name };
+    let found = companions::attachments(from, documents, options.concurrency.get()).await?;
+    Ok(found.into_iter().map(|(_, resolved)| resolved).collect())
+}
 
 /// Gives the referrers of each manifest and index, and labels these with them.
 #[derive(Debug)]

@@ -29,6 +29,11 @@ pub(crate) trait Cargo: Debug + Send + Sync + 'static {
     /// Repositories, as `domain/path`, that are said to have the content, for who takes it to `destination`: the likeliest first.
     async fn origins(&self, descriptor: &Descriptor, destination: Option<&str>) -> Result<Vec<String>>;
 
+    /// Told that content turned out to be something else. True where it can be had from another place instead.
+    fn refused(&self, _descriptor: &Descriptor) -> bool {
+        false
+    }
+
     /// Says that content turned out to have another digest.
     fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error;
 }

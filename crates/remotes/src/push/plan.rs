@@ -76,6 +76,11 @@ impl Plan {
         Self::below(voyage, referrer.clone(), Place::Manifest, Selection::all(), referrer).await
     }
 
+    /// Plans the push of all of what has a name of its own.
+    pub(super) async fn whole(voyage: &Voyage<'_>, target: &Descriptor) -> Result<Self> {
+        Self::below(voyage, target.clone(), Place::Root, Selection::all(), target).await
+    }
+
     /// Plans the push of a root, of `target`, and all below it.
     async fn below(
         voyage: &Voyage<'_>,
@@ -101,7 +106,8 @@ impl Plan {
         finder.found().places.insert(root.digest.clone(), place);
         if voyage.asks_first {
             // Each node is a request or two.
-            let limiter = Arc::new(Semaphore::new(options.concurrency.get()));
+            let most = options.concurrency.get().min(Semaphore::MAX_PERMITS);
+            let limiter = Arc::new(Semaphore::new(most));
             let handler = Arc::clone(&finder) as Arc<dyn Handler>;
             dispatch(handler, vec![root.clone()], Some(limiter), options.limits).await?;
         } else {

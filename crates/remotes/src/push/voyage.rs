@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use wharf_content::{Descriptor, Error, Result, ResultExt};
+use wharf_content::{Descriptor, Error, ErrorKind, Result, ResultExt};
 use wharf_images::{
     progress::Event,
     transport::{Delivery, Place, Pusher, Shipment},
@@ -27,7 +27,7 @@ pub(crate) struct Voyage<'a> {
     /// What is asked whether it has a manifest with all that belongs to it, before that is looked into.
     pub(crate) asks_first: bool,
     pub(crate) options: &'a PushOptions,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ struct Counts {
 
 impl<'a> Voyage<'a> {
     pub(crate) fn new(cargo: Arc<dyn Cargo>, pusher: Arc<dyn Pusher>, options: &'a PushOptions) -> Self {
-        Self { cargo, pusher, asks_first: false, options, counts: Counts::default() }
+        Self { cargo, pusher, asks_first: false, options, counts: Arc::default() }
     }
 
     /// Asks the destination for whole manifests before each of their parts.
@@ -53,7 +53,7 @@ impl<'a> Voyage<'a> {
         self,
         name: &str,
         target: &Descriptor,
-        companions: Option<&Companions>,
+        companions: Option<&Companions<'_>>,
     ) -> Result<Pushed> {
         let plan = Plan::make(&self, target).await?;
         if let Some(pinned) = self.pusher.pinned().filter(|pinned| **pinned != plan.root.digest) {
@@ -74,15 +74,21 @@ impl<'a> Voyage<'a> {
             Some(companions) => companions::bring(&self, companions, plan.documents).await?,
             None => 0,
         };
-        let Counts { sent, mounted, existing } = self.counts;
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         Ok(Pushed {
             target: plan.root,
-            sent: sent.into_inner(),
-            mounted: mounted.into_inner(),
-            existing: existing.into_inner(),
+            sent: count(&self.counts.sent),
+            mounted: count(&self.counts.mounted),
+            existing: count(&self.counts.existing),
             skipped: plan.skipped,
             referrers,
         })
+    }
+
+    /// The same voyage to another name of the destination's: what is sent is counted with this one.
+    pub(super) fn to(&self, pusher: Arc<dyn Pusher>) -> Self {
+        let (cargo, counts) = (Arc::clone(&self.cargo), Arc::clone(&self.counts));
+        Self { cargo, pusher, asks_first: self.asks_first, options: self.options, counts }
     }
 
     /// Sends what was planned.
@@ -118,11 +124,20 @@ impl<'a> Voyage<'a> {
     }
 
     async fn deliver(&self, descriptor: &Descriptor, place: Place) -> Result<Delivery> {
-        let source = self.cargo.source(descriptor).await?;
-        let sink = Arc::clone(&self.options.sink);
-        let parcel = Parcel::new(source, Arc::clone(&self.cargo), descriptor.clone(), sink);
-        let origins = self.cargo.origins(descriptor, self.pusher.repository()).await?;
-        let shipment = Shipment::new(descriptor.clone(), place, Arc::new(parcel)).with_origins(origins);
-        self.pusher.push(&shipment).await
+        loop {
+            let source = self.cargo.source(descriptor).await?;
+            let sink = Arc::clone(&self.options.sink);
+            let parcel = Parcel::new(source, Arc::clone(&self.cargo), descriptor.clone(), sink);
+            let origins = self.cargo.origins(descriptor, self.pusher.repository()).await?;
+            let shipment = Shipment::new(descriptor.clone(), place, Arc::new(parcel)).with_origins(origins);
+            match self.pusher.push(&shipment).await {
+                Err(error)
+                    if error.kind() == ErrorKind::FailedPrecondition && self.cargo.refused(descriptor) =>
+                {
+                    self.options.sink.event(&Event::Retried { descriptor, error: &error });
+                }
+                delivery => return delivery,
+            }
+        }
     }
 }

@@ -95,6 +95,16 @@ impl Answer {
         &self.secrets
     }
 
+    /// How fast the body came so far.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Goes on with the pace of an answer before this one: what the same work waited for there counts here, too.
+    pub(super) fn keep_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
     /// The next bytes of the body; `None` after the last.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use self::{
     exchange::Exchange,
     token::{Grant, Tokens},
 };
-use super::{failure, wire::Wire};
+use super::wire::Wire;
 use crate::credentials::{Audience, Credential, CredentialSource, Secret, Sources};
 
 pub use clock::Clock;
@@ -69,9 +69,9 @@ pub(super) struct Authorization<'a> {
 }
 
 impl Authorizer {
-    /// For the registry at `base`, whose credentials the sources have under the host that is contacted.
-    pub(super) fn new(base: &Url, wire: Arc<Wire>, sources: Sources, clock: Clock) -> Self {
-        let audience = Audience::new(&failure::host(base));
+    /// For the registry at `base`, whose credentials the sources have under `host`.
+    pub(super) fn new(base: &Url, host: &str, wire: Arc<Wire>, sources: Sources, clock: Clock) -> Self {
+        let audience = Audience::new(host);
         let (tokens, challenge, found) = (Tokens::default(), Mutex::default(), Mutex::default());
         Self { wire, base: base.clone(), audience, sources, clock, tokens, challenge, found }
     }

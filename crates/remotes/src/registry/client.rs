@@ -1,7 +1,8 @@
 //! Requests to one registry: authorisation and redirects, and again where that may help. How often and after which waits is in
 //! [`retries`](super::retries).
 //!
-//! Whatever URL a request goes to, only the registry's own origin is shown what is for the registry.
+//! Whatever URL a request goes to, only the registry's own origin is shown what is for the registry, and that only as long as the
+//! request has been nowhere else: where another origin sends it back, it is that one's choice what is asked for.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -86,7 +87,8 @@ impl Client {
         let connections = Connections::new(&host.base, &settings, &host.client_certificates)?;
         let wire = Arc::new(Wire::new(connections, settings.clone()));
         let (sources, clock) = (settings.credentials.clone(), settings.clock.clone());
-        let authorizer = Authorizer::new(&host.base, Arc::clone(&wire), sources, clock);
+        let audience = host.name.clone().unwrap_or_else(|| failure::host(&host.base));
+        let authorizer = Authorizer::new(&host.base, &audience, Arc::clone(&wire), sources, clock);
         let (base, headers, namespace) = (host.base.clone(), host.headers.clone(), host.namespace.clone());
         let ranges = Ranges::new(&settings.ranges);
         Ok(Self { wire, base, headers, namespace, settings, authorizer, ranges })
@@ -180,14 +182,13 @@ impl Client {
     ///
     /// # Errors
     /// A [`RemoteError`] within, where nothing answers in this scheme.
-    pub(super) async fn reach(&self) -> Result<()> {
+    pub(super) async fn reach(&self) -> Result<(), Failed> {
         let ask = Ask::new(Method::GET, "", "");
         match self.follow(&ask, &self.base, None).await {
-            Err(Failed::Remote(failed, _)) if failed.status.is_none() => {
-                let context = format!("the registry {} did not answer as it should", failed.host);
-                Err(failed.into_error(context))
+            Err(Failed::Remote(failed, retry_after)) if failed.status.is_none() => {
+                Err(Failed::Remote(failed, retry_after))
             }
-            Err(Failed::Final(error)) => Err(error),
+            Err(Failed::Final(error)) => Err(Failed::Final(error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -201,10 +202,11 @@ impl Client {
     async fn authorised(&self, ask: &Ask, url: &Url) -> Result<Answer, Failed> {
         let mut authorization = self.authorizer.begin(&ask.scope).await.map_err(Failed::of)?;
         loop {
-            let response = self.follow(ask, url, authorization.header()).await?;
-            // A 401 of another place, where a redirect or a location led, is not the registry's, and nothing of ours is for it.
+            let (response, is_own) = self.follow(ask, url, authorization.header()).await?;
+            // A 401 of another place, where a redirect or a location led, is not the registry's, and nothing of ours is for it; nor is one
+            // that another place led back to.
             if response.status() != StatusCode::UNAUTHORIZED
-                || Origin::of(response.url()) != Origin::of(&self.base)
+                || !is_own
                 || !authorization.renew(response.headers()).await.map_err(Failed::of)?
             {
                 return Ok(response);
@@ -217,16 +219,19 @@ impl Client {
         self.authorizer.has_shown_credentials().await
     }
 
-    /// Sends a request and follows redirects; the authorisation goes to the registry's own origin only.
+    /// Sends a request and follows redirects; the authorisation goes to the registry's own origin only, and to that no more once another
+    /// one was asked. Tells too whether it is the registry's own answer: given by its origin, without having been elsewhere.
     async fn follow(
         &self,
         ask: &Ask,
         url: &Url,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<(Answer, bool), Failed> {
         let origin = Origin::of(&self.base);
         let mut at = url.clone();
+        let mut is_own = true;
         for _ in 0..=MAX_REDIRECTS {
+            is_own &= Origin::of(&at) == origin;
             let request = failure::describe(ask.method.as_str(), &at);
             let mut builder = self.wire.request(ask.method.clone(), at.clone());
             if let Some(accept) = ask.accept {
@@ -235,14 +240,14 @@ impl Client {
             if let Some(range) = range(ask.from_byte, ask.end_byte) {
                 builder = builder.header(RANGE, range);
             }
-            if let Some(value) = authorization.filter(|_| Origin::of(&at) == origin) {
+            if let Some(value) = authorization.filter(|_| is_own) {
                 builder = builder.header(AUTHORIZATION, value);
             }
             if ask.payload.is_none() && !matches!(ask.method, Method::GET | Method::HEAD) {
                 // Registries behind some front ends answer 411 where it is left out, and the specification wants it.
                 builder = builder.header(CONTENT_LENGTH, 0);
             }
-            let fixed = self.headers.iter().filter(|_| Origin::of(&at) == origin);
+            let fixed = self.headers.iter().filter(|_| is_own);
             for (name, value) in fixed.filter(|(name, _)| !sets(ask, authorization, name)) {
                 builder = builder.header(name, value);
             }
@@ -251,7 +256,7 @@ impl Client {
                 Some(payload) => self.upload(builder, payload).await?,
             };
             if !is_redirect(response.status()) {
-                return Ok(response);
+                return Ok((response, is_own));
             }
             let refuse = |message: &str| {
                 RemoteError::new(failure::host(&at), &*request)

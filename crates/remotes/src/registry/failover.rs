@@ -2,17 +2,21 @@
 //!
 //! A host that fails is left for the next one at once; which errors are worth a second try at the same host is its client's matter. Of
 //! the failures of all of them the one is told that says most (containerd: `core/remotes/docker/resolver.go`, the order of its errors).
+//!
+//! A mirror whose bytes turn out to be wrong is asked for everything but that content from then on. The last host is who decides what the
+//! content is: where it is wrong itself, nobody else is asked.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use futures_util::{StreamExt, stream};
-use wharf_content::{ByteStream, Error, Result};
+use wharf_content::{ByteStream, Digest, Error, Result};
 
 use super::{client::Client, hosts::Site};
 use crate::error::RemoteError;
@@ -77,6 +81,16 @@ where
 pub(super) struct Sources {
     sites: Vec<Site>,
     is_silent: Vec<AtomicBool>,
+    mirrored: Mutex<HashMap<Digest, Mirrored>>,
+}
+
+/// Which hosts before the last one have to do with one content.
+#[derive(Debug, Default)]
+struct Mirrored {
+    /// Those that bytes of it came from, in turn.
+    gave: Vec<usize>,
+    /// Those whose bytes of it were wrong.
+    bad: Vec<usize>,
 }
 
 /// What opens the content at a host, from a byte.
@@ -86,7 +100,28 @@ type Opening = Pin<Box<dyn Future<Output = Result<ByteStream>> + Send>>;
 impl Sources {
     pub(super) fn new(sites: Vec<Site>) -> Self {
         let is_silent = sites.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { sites, is_silent }
+        Self { sites, is_silent, mirrored: Mutex::default() }
+    }
+
+    fn with_mirrored<T>(&self, digest: &Digest, act: impl FnOnce(&mut Mirrored) -> T) -> T {
+        let mut mirrored = self.mirrored.lock().unwrap_or_else(PoisonError::into_inner);
+        act(mirrored.entry(digest.clone()).or_default())
+    }
+
+    /// Notes that wrong bytes came of a content. True where a mirror had a part in it: that one is not asked for it again. Where several
+    /// had, one after the other is left out, since it cannot be told which of them was wrong.
+    pub(super) fn refuse(&self, digest: &Digest) -> bool {
+        let Some(number) = self.with_mirrored(digest, |mirrored| {
+            let suspect = mirrored.gave.iter().copied().find(|number| !mirrored.bad.contains(number));
+            mirrored.gave.clear();
+            mirrored.bad.extend(suspect);
+            suspect
+        }) else {
+            return false;
+        };
+        let path = &self.sites[number].path;
+        tracing::warn!(%digest, %path, number, "a mirror gave other bytes than it should, and is not asked for them again");
+        true
     }
 
     /// All hosts, in the order in which they are configured.
@@ -98,14 +133,23 @@ impl Sources {
     ///
     /// # Errors
     /// The one of all hosts that says most.
-    pub(super) async fn open(self: Arc<Self>, offset: u64, open: Open) -> Result<ByteStream> {
+    pub(super) async fn open(
+        self: Arc<Self>,
+        digest: &Digest,
+        offset: u64,
+        open: Open,
+    ) -> Result<ByteStream> {
         let silent = |number: &usize| self.is_silent[*number].load(Ordering::Relaxed);
-        let (late, mut order): (Vec<_>, Vec<_>) = (0..self.sites.len()).partition(silent);
+        let bad = self.with_mirrored(digest, |mirrored| mirrored.bad.clone());
+        let asked = (0..self.sites.len()).filter(|number| !bad.contains(number));
+        let (late, mut order): (Vec<_>, Vec<_>) = asked.partition(silent);
         order.extend(late);
         order.reverse();
-        let mut transfer = Transfer { sources: self, left: order, open, at: offset };
+        let digest = digest.clone();
+        let mut transfer =
+            Transfer { sources: self, left: order, asked: 0, has_given: false, digest, open, at: offset };
         let first = transfer.next_host(Failures::default()).await?;
-        if transfer.left.is_empty() {
+        if transfer.left.is_empty() && transfer.is_at_last() {
             return Ok(first);
         }
         Ok(Box::pin(stream::unfold(Some((transfer, first)), |state| async move {
@@ -114,6 +158,9 @@ impl Sources {
                 match body.next().await? {
                     Ok(chunk) => {
                         transfer.at += chunk.len() as u64;
+                        if !transfer.has_given {
+                            transfer.note_given();
+                        }
                         return Some((Ok(chunk), Some((transfer, body))));
                     }
                     Err(error) if transfer.left.is_empty() => return Some((Err(error), None)),
@@ -137,11 +184,31 @@ struct Transfer {
     sources: Arc<Sources>,
     /// The hosts that were not asked yet, the next one last.
     left: Vec<usize>,
+    /// The host that is asked, and whether anything came from it.
+    asked: usize,
+    has_given: bool,
+    digest: Digest,
     open: Open,
     at: u64,
 }
 
 impl Transfer {
+    fn is_at_last(&self) -> bool {
+        self.asked + 1 == self.sources.sites.len()
+    }
+
+    /// Notes from which mirror bytes came.
+    fn note_given(&mut self) {
+        self.has_given = true;
+        if !self.is_at_last() {
+            self.sources.with_mirrored(&self.digest, |mirrored| {
+                if !mirrored.gave.contains(&self.asked) {
+                    mirrored.gave.push(self.asked);
+                }
+            });
+        }
+    }
+
     async fn next_host(&mut self, mut failures: Failures) -> Result<ByteStream> {
         while let Some(number) = self.left.pop() {
             let (site, is_silent) = (&self.sources.sites[number], &self.sources.is_silent[number]);
@@ -151,6 +218,7 @@ impl Transfer {
             };
             match opened {
                 Ok(stream) => {
+                    (self.asked, self.has_given) = (number, false);
                     is_silent.store(false, Ordering::Relaxed);
                     return Ok(stream);
                 }

@@ -69,11 +69,11 @@ impl Fetcher for RegistryFetcher {
             return Ok(Box::pin(stream::empty()));
         }
         let endpoints = self.endpoints(descriptor)?;
-        let descriptor = descriptor.clone();
+        let (descriptor, digest) = (descriptor.clone(), descriptor.digest.clone());
         let open: Open = Box::new(move |client, path, offset| {
             Box::pin(open_at(client, path, endpoints, descriptor.clone(), offset))
         });
-        Arc::clone(&self.sources).open(offset, open).await
+        Arc::clone(&self.sources).open(&digest, offset, open).await
     }
 
     async fn size(&self, digest: &Digest, _: &str) -> Result<u64> {
@@ -82,6 +82,10 @@ impl Fetcher for RegistryFetcher {
 
     fn repository(&self) -> Option<&str> {
         Some(&self.repository)
+    }
+
+    fn refused(&self, descriptor: &Descriptor) -> bool {
+        self.sources.refuse(&descriptor.digest)
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Host {
     pub(super) is_own: bool,
     /// The host of the references, where this one must be told.
     pub(super) namespace: Option<String>,
+    /// How references write it, port and all, as who has credentials for it does; a URL leaves the port of its scheme out.
+    pub(super) name: Option<String>,
 }
 
 impl Host {
@@ -82,6 +84,7 @@ impl Host {
             idle_timeout: None,
             is_own: false,
             namespace: None,
+            name: None,
         }
     }
 }
@@ -237,6 +240,7 @@ impl Hosts {
     fn own(&self, domain: &str) -> Result<Host> {
         let mut host = Host::new(host::base(domain, &self.settings)?);
         host.is_own = true;
+        host.name = Some(domain.to_owned());
         host.client_certificates.clone_from(&self.settings.client_certificates);
         let says_tls = self.settings.skip_verify || !self.settings.ca_files.is_empty();
         let is_tls = says_tls || !host.client_certificates.is_empty();
@@ -308,6 +312,7 @@ impl Hosts {
                     host.client_certificates.extend_from_slice(&own.client_certificates);
                     if !read.names_server {
                         host.plain.clone_from(&own.plain);
+                        host.name.clone_from(&own.name);
                     }
                 }
                 Some(hosts.into())

@@ -113,6 +113,10 @@ impl Resolver for RegistryResolver {
         Ok(Arc::new(RegistryPusher::new(client, reference)))
     }
 
+    fn beside(&self, name: &str, tag: &str) -> Option<String> {
+        Reference::beside(name, tag)
+    }
+
     async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let reference = tags::repository(repository)?;
         let sites = self.sites(&reference, Capabilities::RESOLVE).await?;

@@ -54,7 +54,7 @@ impl Label {
 /// Arguments of `content abort`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints what it threw away. An ingest that a process is at work on is left alone.\n\n\
+    after_help = "Prints what it threw away, and exits with 7 when that is not all. An ingest that a process is at work on is left alone.\n\n\
 Examples:\n  wharf content abort backup\n  wharf content active -q | xargs -r -d '\\n' wharf content abort"
 )]
 pub(crate) struct Abort {
@@ -71,7 +71,10 @@ impl Abort {
         let mut aborted = Vec::new();
         for reference in self.references {
             match store.abort(&reference).await {
-                Ok(()) => aborted.push(reference),
+                Ok(()) => {
+                    failures.done(Ok(()));
+                    aborted.push(reference);
+                }
                 // Not a matter of the network, as being unavailable is elsewhere.
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     failures.add(Error::conflict(error.to_string()));
@@ -79,8 +82,8 @@ impl Abort {
                 Err(error) => failures.add(error),
             }
         }
-        failures.sort(output::names(context.global.format, &aborted));
-        failures.finish()
+        failures.afterwards(output::names(context.global.format, &aborted));
+        failures.finish(context)
     }
 }
 
@@ -108,7 +111,7 @@ impl Remove {
         let users = users(context, &wanted).await?;
         let mut removed = Vec::new();
         for digest in &wanted {
-            if failures.sort(store.delete(digest).await).is_none() {
+            if failures.done(store.delete(digest).await).is_none() {
                 continue;
             }
             removed.push(digest.to_string());
@@ -117,8 +120,8 @@ impl Remove {
                 output::note(&format!("warning: image {name} needs {digest}, which was removed"));
             }
         }
-        failures.sort(output::names(context.global.format, &removed));
-        failures.finish()
+        failures.afterwards(output::names(context.global.format, &removed));
+        failures.finish(context)
     }
 }
 

@@ -85,7 +85,7 @@ impl Describe {
                 Ok(digest) => store.info(&digest).await,
                 Err(error) => Err(error),
             };
-            infos.extend(failures.sort(info));
+            infos.extend(failures.done(info));
         }
         match context.global.format {
             Format::Json if !infos.is_empty() => {
@@ -100,7 +100,7 @@ impl Describe {
                 output::write(pages.join("\n").as_bytes())?;
             }
         }
-        failures.finish()
+        failures.finish(context)
     }
 }
 

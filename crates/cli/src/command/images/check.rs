@@ -26,7 +26,7 @@ STATUS is complete, incomplete or unavailable, with how many parts are there and
 document is not there, error one that cannot be read. SIZE tells the same in bytes. A `+` stands where a document is missing that would \
 tell of more parts. UNPACKED tells whether the layers of the host's platform, or of the one that is asked for, are unpacked in the \
 store, by `wharf unpack NAME` or `wharf pull --unpack`. The blobs of such layers may be missing: what is unpacked already is not fetched.\n\n\
--q prints the names of the images that are complete. Exits with 5 when one is not; `wharf pull` and `wharf verify --repair` fetch what is missing.\n\n\
+-q prints the names of the images that are complete. Exits with 5 when one is not, with 7 when only some of the names were found; `wharf pull` and `wharf verify --repair` fetch what is missing.\n\n\
 Examples:\n  wharf images check\n  wharf images check --all-platforms busybox\n  wharf images check -q | xargs -r wharf export -o all.tar"
 )]
 pub(crate) struct Check {
@@ -71,6 +71,7 @@ impl Check {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let selection = self.platforms.selection()?;
         let (images, mut failed) = self.images(context).await?;
+        let unknown = failed.len();
         let mut rows = Vec::with_capacity(images.len());
         for image in images {
             let row = Row::of(context, &image, selection.as_ref()).await;
@@ -90,7 +91,12 @@ impl Check {
             Format::Text if rows.is_empty() && !failed.is_empty() => {}
             Format::Text => output::write(table(&rows).as_bytes())?,
         }
-        failed.extend(verdict(&rows));
+        let verdict = verdict(&rows);
+        if verdict.is_none() && failed.len() == unknown && !rows.is_empty() {
+            // All that is there was found to be good.
+            context.partly_done();
+        }
+        failed.extend(verdict);
         let Some(last) = failed.pop() else { return Ok(()) };
         for error in failed {
             exit::report(&error, format);

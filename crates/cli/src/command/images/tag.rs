@@ -43,6 +43,9 @@ impl Tag {
         let outcome = self.tag(images.as_ref(), &leased, found, &names, &mut tagged).await;
         let released = leased.release().await;
         tell(context, &tagged)?;
+        if outcome.is_err() && !tagged.is_empty() {
+            context.partly_done();
+        }
         outcome?;
         released
     }

@@ -1,4 +1,7 @@
 //! One stream of bytes: the rest of a content from an offset, or one range of it, going on over a new connection where one broke.
+//!
+//! A connection that brought something is followed by the next one at once. One that brought next to nothing is followed after a wait,
+//! and by a few more at most, so that a registry whose every answer breaks is not flooded with requests.
 
 use std::{
     ops::Range,
@@ -10,7 +13,7 @@ use reqwest::{
     Method, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG},
 };
-use wharf_content::{Descriptor, Error, Result};
+use wharf_content::{Descriptor, Error, Result, backoff::Backoff};
 use wharf_images::progress::Event;
 
 use super::{
@@ -19,13 +22,16 @@ use super::{
         client::{Ask, Client},
         failure,
         resolver::ACCEPT,
+        throughput::Pace,
     },
     content_range,
 };
 use crate::error::RemoteError;
 
-/// After so many broken connections in a row without a byte between them a transfer is given up.
+/// After so many broken connections in a row without progress between them a transfer is given up.
 const MAX_BREAKS: u32 = 3;
+/// What is progress, in bytes: less is not worth the request that it costs.
+const PROGRESS: u64 = 32 << 10;
 
 /// What is transferred, and from where.
 #[derive(Debug)]
@@ -46,7 +52,13 @@ pub(super) struct Transfer {
     at: u64,
     /// Where the range ends, if a range is asked for and not all that is left.
     end: Option<u64>,
+    /// Connections that broke since there was progress, which was at `advanced_to`.
     breaks: u32,
+    advanced_to: u64,
+    /// The waits between those.
+    backoff: Backoff,
+    /// How fast the answers came so far, for the next one.
+    pace: Option<Pace>,
     /// How often it was too slow, whatever it brought.
     slow: u32,
     opened: Option<Opened>,
@@ -64,7 +76,19 @@ struct Opened {
 impl Transfer {
     /// Transfers all from `at` on.
     pub(super) fn rest(content: Arc<Content>, at: u64) -> Self {
-        Self { content, at, end: None, breaks: 0, slow: 0, opened: None, left: Bytes::new() }
+        let backoff = backoff(&content);
+        Self {
+            content,
+            at,
+            end: None,
+            breaks: 0,
+            advanced_to: at,
+            backoff,
+            pace: None,
+            slow: 0,
+            opened: None,
+            left: Bytes::new(),
+        }
     }
 
     /// Transfers one range; the registry must answer with exactly that.
@@ -93,7 +117,10 @@ impl Transfer {
             end_byte: self.end,
             ..Ask::new(Method::GET, &*content.path, &*content.scope)
         };
-        let response = content.client.send(&ask).await?;
+        let mut response = content.client.send(&ask).await?;
+        if let Some(pace) = self.pace.take() {
+            response.keep_pace(pace);
+        }
         let discard = self.fit(&response).map_err(|message| {
             let request = failure::describe("GET", response.url());
             let failed = RemoteError::new(failure::host(response.url()), request)
@@ -155,7 +182,7 @@ impl Transfer {
     /// The next bytes before `stop`, over as many connections as it takes; `None` at `stop` and at the end.
     ///
     /// # Errors
-    /// What broke the connection, after too many breaks in a row without a byte between them; those of the request. One more chunk than
+    /// What broke the connection, after too many breaks in a row without progress between them; those of the request. One more chunk than
     /// was promised is given out where the registry sends more, so that the caller sees it.
     pub(super) async fn next(&mut self, stop: u64) -> Result<Option<Bytes>> {
         loop {
@@ -178,9 +205,6 @@ impl Transfer {
                     let skip = usize::try_from(current.discard).unwrap_or(usize::MAX).min(chunk.len());
                     current.discard -= skip as u64;
                     self.left = chunk.split_off(skip);
-                    if !self.left.is_empty() {
-                        self.breaks = 0;
-                    }
                     continue;
                 }
                 Ok(None) if self.at >= end => return Ok(None),
@@ -192,9 +216,17 @@ impl Transfer {
                     .with_retryable()
                     .with_message(format!("the body ended after {} of {end} bytes", self.at))
             });
+            self.pace = Some(current.response.pace().clone());
+            let has_advanced = self.at - self.advanced_to >= PROGRESS;
+            if has_advanced {
+                (self.breaks, self.advanced_to) = (0, self.at);
+                self.backoff = backoff(&self.content);
+            }
             self.breaks += 1;
             self.slow += u32::from(failed.is_slow());
-            if self.breaks.max(self.slow) > MAX_BREAKS || !failed.is_retryable() {
+            // Where there is another host, it is asked instead of waiting for this one.
+            let is_left = !has_advanced && !self.content.client.settings().waits_for_hosts;
+            if self.breaks.max(self.slow) > MAX_BREAKS || is_left || !failed.is_retryable() {
                 failed.attempts = self.breaks.max(self.slow);
                 return Err(failed.into_error("the transfer broke"));
             }
@@ -202,6 +234,16 @@ impl Transfer {
             let (content, error) = (&self.content, failed.into_error("the transfer broke"));
             content.client.sink().event(&Event::Retried { descriptor: &content.descriptor, error: &error });
             self.opened = None;
+            if !has_advanced {
+                // Who is dropped meanwhile has lost nothing: it is opened again by the next one who asks.
+                tokio::time::sleep(self.backoff.wait_at_least_half()).await;
+            }
         }
     }
+}
+
+/// The waits before connections that follow one that brought next to nothing.
+fn backoff(content: &Content) -> Backoff {
+    let settings = content.client.settings();
+    Backoff::new(settings.retry_delay, settings.max_retry_delay)
 }

@@ -6,10 +6,7 @@ use tokio::sync::OnceCell;
 use wharf_content::Result;
 
 use super::Host;
-use crate::{
-    error::RemoteError,
-    registry::{client::Client, settings::RegistrySettings},
-};
+use crate::registry::{client::Client, retries::Failed, settings::RegistrySettings};
 
 /// A host that is spoken to.
 #[derive(Debug)]
@@ -34,15 +31,31 @@ impl Endpoint {
     async fn client(&self) -> Result<Arc<Client>> {
         let Some(plain) = &self.plain else { return Ok(Arc::clone(&self.client)) };
         let choose = || async {
-            let Err(error) = self.client.reach().await else { return Ok(Arc::clone(&self.client)) };
-            // Who speaks TLS and does not come to terms with us is not asked without it instead.
-            if RemoteError::of(&error).is_some_and(|failed| failed.is_tls && !failed.speaks_no_tls()) {
-                return Err(error);
+            let mut retries = self.client.retries();
+            loop {
+                match self.choose(plain).await {
+                    Ok(chosen) => return Ok(chosen),
+                    Err(failed) => retries.wait(failed).await?,
+                }
             }
-            tracing::debug!(error = %error.report(), "the host speaks no HTTPS, and plain HTTP is allowed");
-            plain.reach().await.map(|()| Arc::clone(plain))
         };
         self.chosen.get_or_try_init(choose).await.cloned()
+    }
+
+    /// Finds out once in which scheme the host answers.
+    async fn choose(&self, plain: &Arc<Client>) -> Result<Arc<Client>, Failed> {
+        let Err(failed) = self.client.reach().await else { return Ok(Arc::clone(&self.client)) };
+        match failed {
+            Failed::Final(error) => return Err(Failed::Final(error)),
+            // Who speaks TLS and does not come to terms with us is not asked without it instead.
+            Failed::Remote(failed, wait) if failed.is_tls && !failed.speaks_no_tls() => {
+                return Err(Failed::Remote(failed, wait));
+            }
+            Failed::Remote(failed, _) => {
+                tracing::debug!(error = %failed, "the host speaks no HTTPS, and plain HTTP is allowed");
+            }
+        }
+        plain.reach().await.map(|()| Arc::clone(plain))
     }
 }
 
