@@ -150,6 +150,12 @@ async fn mistakes_and_refusals() {
     });
     let refusing = refusing.await;
     let absent = format!("{}/x:1", refusing.address());
+    let keeping = FakeServer::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::new(405, &[], ""),
+        _ => Reply::new(200, &[("Content-Type", "application/vnd.oci.image.index.v1+json")], "{}"),
+    });
+    let keeping = keeping.await;
+    let kept = format!("{}/x:1", keeping.address());
     for (arguments, code, said) in [
         (vec!["copy", &name], 3, "<DST>"),
         (vec!["copy", &name, "ftp:/tmp/x"], 3, "docker-archive:, oci:, oci-archive:, store:"),
@@ -160,7 +166,7 @@ async fn mistakes_and_refusals() {
         (vec!["copy", &name, &name, "--src-tls-verify", "--retry-times", "0"], 6, "TLS"),
         (vec!["copy", "--platform", "linux/riscv64", &name, &bare], 2, "linux/arm64"),
         (vec!["delete", &bare], 3, "@DIGEST"),
-        (vec!["delete", &name], 1, "deletes no tag by itself"),
+        (vec!["delete", &kept], 1, "deletes no tag by itself"),
         (vec!["delete", &absent], 2, "404"),
         (vec!["delete", "store:nothing:1"], 2, "there is no image"),
     ] {

@@ -317,14 +317,14 @@ async fn a_layer_that_is_too_large_is_refused_by_a_limit_that_can_be_raised() {
         let wharf =
             if arguments[0] == "import" || arguments[1] == "--unpack" { &Wharf::new() } else { &wharf };
         let refused = wharf.run(&[arguments, &small].concat()).await;
-        assert_eq!(refused.code(), 1, "{arguments:?}: {}", refused.err());
+        assert_eq!(refused.code(), 5, "{arguments:?}: {}", refused.err());
         for words in ["more than 2097152 bytes", "hint: --max-layer-size SIZE"] {
             assert!(refused.err().contains(words), "{arguments:?}: {}", refused.err());
         }
         wharf.run(&[arguments, &large].concat()).await.succeeded();
     }
     let into = Wharf::new();
-    let said = into.run(&["import", "--max-size", "1KiB", &archive]).await.failed(1);
+    let said = into.run(&["import", "--max-size", "1KiB", &archive]).await.failed(5);
     assert!(said.contains("more than 1024 bytes") && said.contains("hint: --max-size SIZE"), "{said}");
     wharf.run(&["unpack", "--max-ratio", "0", &name]).await.failed(3);
 }
