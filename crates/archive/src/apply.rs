@@ -15,6 +15,8 @@
 mod hide;
 mod implied;
 mod left_out;
+mod lower;
+mod make;
 mod name;
 mod node;
 mod tree;
@@ -29,17 +31,22 @@ use std::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, FileType, Mode, Stat, XattrFlags, chmodat, fchmod, fsetxattr, fstat, ftruncate, linkat,
-        mkdirat, symlinkat,
+        AtFlags, CWD, FileType, Mode, Stat, Timestamps, XattrFlags, chmodat, fsetxattr, fstat, linkat,
+        symlinkat, utimensat,
     },
-    io::{Errno, pwrite},
+    io::Errno,
 };
 use wharf_content::{Error, Result, ResultExt};
 
 pub use self::left_out::{LeftOut, Omission};
 pub(crate) use self::name::{Name, OPAQUE, WHITEOUT, components, shown};
-pub(crate) use self::tree::{cannot, itself};
-pub(crate) use self::{hide::names, implied::Implied, node::OVERLAY};
+pub(crate) use self::{
+    hide::names,
+    implied::Implied,
+    lower::Lower,
+    node::OVERLAY,
+    tree::{cannot, itself, times_of},
+};
 use self::{
     hide::{Written, remove},
     left_out::Omissions,
@@ -123,6 +130,8 @@ pub struct Applied {
     pub(crate) describes_root: bool,
     /// Whether a whiteout was made for overlayfs.
     pub(crate) hides: bool,
+    /// Files that the layers below have, and this one links to.
+    pub(crate) lower: Lower,
 }
 
 /// Applies a layer, as a plain tar stream, to the directory `root`.
@@ -168,9 +177,12 @@ struct Apply {
     written: Written,
     omissions: Omissions,
     implied: implied::List,
+    lower: lower::List,
     /// Directories by inode, with their names and what they get when nothing is written to them any more.
     directories: HashMap<u64, (Vec<u8>, Metadata)>,
     root: Option<Metadata>,
+    /// Directories of the layers below that were written to, by inode, with their names and the times that they had.
+    touched: HashMap<u64, (Vec<u8>, Timestamps)>,
     buffer: Vec<u8>,
     applied: Applied,
 }
@@ -183,8 +195,10 @@ impl Apply {
             written: Written::default(),
             omissions: Omissions::default(),
             implied: implied::List::default(),
+            lower: lower::List::default(),
             directories: HashMap::new(),
             root: None,
+            touched: HashMap::new(),
             buffer: vec![0; BUFFER_LEN],
             applied: Applied::default(),
         }
@@ -213,7 +227,17 @@ impl Apply {
                 self.implied.add(made.path)?;
             }
         }
-        directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))
+        let directory = directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))?;
+        self.touch(&directory, path);
+        Ok(directory)
+    }
+
+    /// Notes what times a directory had before it was written to: one that the layer does not describe keeps them.
+    fn touch(&mut self, directory: &Directory, path: &[&[u8]]) {
+        if self.options.whiteouts == Whiteouts::Remove && !self.written.is_own(directory.inode) {
+            let times = || (path.join(&b'/'), directory.times.clone());
+            self.touched.entry(directory.inode).or_insert_with(times);
+        }
     }
 
     fn root(&mut self, entry: &Entry) -> Result<()> {
@@ -223,7 +247,8 @@ impl Apply {
         let name = &entry.name;
         let metadata = Metadata::of(name, &entry.attributes, self.options.ownership, &mut self.omissions)?;
         let root = self.tree.root().open(b".").map_err(|error| cannot("open", name, error))?;
-        metadata.set(&root, name, false, &mut self.omissions)?;
+        let stat = fstat(&root).map_err(|error| cannot("look at", name, error))?;
+        metadata.set(&root, &stat, name, &mut self.omissions)?;
         self.root = Some(metadata);
         Ok(())
     }
@@ -246,49 +271,18 @@ impl Apply {
             return self.hard_link(directory, base, target, name);
         }
         let metadata = Metadata::of(name, &entry.attributes, self.options.ownership, &mut self.omissions)?;
-        let is_directory = entry.kind == Kind::Directory;
-        let there = directory.look(base)?;
-        let was_whiteout = there.as_ref().is_some_and(|stat| self.is_whiteout(stat));
-        let is_kept = is_directory && there.as_ref().is_some_and(is_a_directory);
-        if there.is_some() && !is_kept {
-            self.clear(directory, base)?;
-        }
-        self.written.add(directory.inode, base);
         match &entry.kind {
-            Kind::Directory => {
-                if !is_kept {
-                    writable(directory, || mkdirat(directory, base, Mode::from_raw_mode(0o700)))
-                        .map_err(|error| cannot("make the directory", name, error))?;
-                }
-                let fd = directory.open(base).map_err(|error| cannot("open", name, error))?;
-                if !is_kept {
-                    let inode = fstat(&fd).map_err(|error| cannot("look at", name, error))?.st_ino;
-                    self.written.add_own(inode);
-                    if was_whiteout {
-                        self.mark_opaque(&fd, name)?;
-                    }
-                }
-                metadata.set(&fd, name, false, &mut self.omissions)?;
-                // It may not be found again by its name, when a link on the way is hidden. The owner still writes to it.
-                let mode = match self.options.ownership {
-                    Ownership::Image => metadata.mode,
-                    Ownership::User => metadata.mode | Mode::RWXU,
-                };
-                fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
-                let inode = fstat(&fd).map_err(|error| cannot("look at", name, error))?.st_ino;
-                self.directories.insert(inode, (name.to_vec(), metadata));
-                Ok(())
-            }
+            Kind::Directory => self.directory(directory, base, metadata, name),
             Kind::File => {
-                let fd = writable(directory, || node::file(directory, base))
-                    .map_err(|error| cannot("make the file", name, error))?;
+                let make = || node::file(directory, base, metadata.mode);
+                let fd = self.make(directory, base, "make the file", name, make)?;
                 self.content(entry, &fd, tar)?;
-                metadata.set(&fd, name, true, &mut self.omissions)
+                metadata.set_file(&fd, name, &mut self.omissions)
             }
             Kind::Symlink(target) => {
-                writable(directory, || symlinkat(&target[..], directory, base))
-                    .map_err(|error| cannot("make the link", name, error))?;
-                metadata.set_unopened(directory, base, true, name, &mut self.omissions)
+                let make = || symlinkat(&target[..], directory, base);
+                self.make(directory, base, "make the link", name, make)?;
+                metadata.set_link(directory, base, name, &mut self.omissions)
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
                 let what = match entry.kind {
@@ -296,6 +290,10 @@ impl Apply {
                     Kind::BlockDevice => FileType::BlockDevice,
                     _ => FileType::Fifo,
                 };
+                if directory.look(base)?.is_some() {
+                    self.clear(directory, base)?;
+                }
+                self.written.add(directory.inode, base);
                 let ownership = self.options.ownership;
                 match node::special(directory, base, what, &entry.attributes, ownership)? {
                     None => metadata.set_unopened(directory, base, false, name, &mut self.omissions),
@@ -317,6 +315,9 @@ impl Apply {
         target: &[u8],
         name: &[u8],
     ) -> Result<()> {
+        if self.may_be_below(target)? {
+            self.bring_up(target)?;
+        }
         let (from, from_base) = self.tree.link_target(target)?;
         let found = from.look(from_base)?.ok_or_else(|| {
             Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)))
@@ -338,43 +339,10 @@ impl Apply {
             .map_err(|error| cannot("make the hard link", name, error))
     }
 
-    /// Removes what is to be replaced.
-    fn clear(&mut self, directory: &Rc<Directory>, base: &[u8]) -> Result<()> {
-        // It may have been on the way to a directory that is open.
-        self.tree.forget();
-        writable(directory, || remove(directory, base)).map_err(|error| cannot("replace", base, error))
-    }
-
-    /// Writes a file's content.
-    fn content<R: Read>(&mut self, entry: &Entry, fd: &OwnedFd, tar: &mut TarReader<R>) -> Result<()> {
-        let failed = |error| cannot("write", &entry.name, error);
-        let mut put = |tar: &mut TarReader<R>, mut at: u64, mut left: u64| {
-            while left > 0 {
-                let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
-                let read = tar.read(&mut self.buffer[..most])?;
-                let mut rest = &self.buffer[..read];
-                while !rest.is_empty() {
-                    let count = pwrite(fd, rest, at).map_err(failed)?;
-                    rest = &rest[count..];
-                    at += count as u64;
-                }
-                left -= read as u64;
-                self.applied.bytes += read as u64;
-            }
-            Ok::<_, Error>(())
-        };
-        match &entry.sparse {
-            None => put(tar, 0, entry.size),
-            Some(sparse) => {
-                ftruncate(fd, sparse.real_size).map_err(failed)?;
-                sparse.pieces.iter().try_for_each(|piece| put(tar, piece.offset, piece.len))
-            }
-        }
-    }
-
     fn hide(&mut self, parent: &[&[u8]], base: &[u8]) -> Result<()> {
         if self.options.whiteouts == Whiteouts::Remove {
             let Some(directory) = self.tree.directory(parent, Missing::Leave)? else { return Ok(()) };
+            self.touch(&directory, parent);
             self.tree.forget();
             let inode = directory.inode;
             return writable(&directory, || self.written.hide(&*directory, inode, base))
@@ -390,6 +358,11 @@ impl Apply {
                 let fd = directory.open(base).map_err(|error| cannot("open", base, error))?;
                 self.mark_opaque(&fd, base)
             }
+            // What came up to be linked to, and is the layer's own by its other names only.
+            Some(stat) if self.lower.has(stat.st_ino) && !self.written.has(directory.inode, base) => {
+                self.clear(&directory, base)?;
+                node::whiteout(&*directory, base)
+            }
             // What this layer has there hides what is below by itself.
             Some(_) => Ok(()),
         }
@@ -398,6 +371,7 @@ impl Apply {
     fn hide_all(&mut self, path: &[&[u8]]) -> Result<()> {
         if self.options.whiteouts == Whiteouts::Remove {
             let Some(directory) = self.tree.directory(path, Missing::Leave)? else { return Ok(()) };
+            self.touch(&directory, path);
             self.tree.forget();
             return writable(&directory, || self.written.hide_all(&*directory))
                 .map(drop)
@@ -427,8 +401,30 @@ impl Apply {
             && stat.st_rdev == 0
     }
 
+    /// A directory that is found again by its name; `None` where that is another one now, since it was replaced or hidden.
+    fn again(&mut self, path: &[&[u8]], inode: u64) -> Result<Option<Rc<Directory>>> {
+        match self.tree.directory(path, Missing::Leave) {
+            // Links that go in a circle have taken its place.
+            Err(error) if is_circle(&error) => Ok(None),
+            found => Ok(found?.filter(|found| found.inode == inode)),
+        }
+    }
+
+    /// Gives directories of the layers below the times that they had.
+    fn restore(&mut self) -> Result<()> {
+        for (inode, (name, times)) in std::mem::take(&mut self.touched) {
+            let path: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+            if let Some(found) = self.again(&path, inode)? {
+                let restored = utimensat(CWD, &*itself(&*found), &times, AtFlags::empty());
+                restored.map_err(|error| cannot("set the times of", &name, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives directories their modes and times, now that nothing is written to them any more: those below before those above.
     fn finish(mut self) -> Result<Applied> {
+        self.restore()?;
         let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
         directories.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
         let is_alone = self.options.whiteouts != Whiteouts::Remove;
@@ -436,16 +432,7 @@ impl Apply {
         for (inode, (name, metadata)) in directories {
             let Name::Node { mut parent, base } = Name::parse(&name)? else { continue };
             parent.push(base);
-            // What was replaced or hidden after it was made is another one now.
-            let found = match self.tree.directory(&parent, Missing::Leave) {
-                // Links that go in a circle have taken its place.
-                Err(error) if is_circle(&error) => continue,
-                found => found?,
-            };
-            let Some(found) = found else { continue };
-            if found.inode != inode {
-                continue;
-            }
+            let Some(found) = self.again(&parent, inode)? else { continue };
             let fd = found.open(b".").map_err(|error| cannot("open", &name, error))?;
             metadata.finish(&fd, &name)?;
             if is_alone {
@@ -462,6 +449,7 @@ impl Apply {
             implied: self.implied.finish(),
             described,
             describes_root,
+            lower: self.lower.finish(),
             ..self.applied
         })
     }

@@ -364,7 +364,7 @@ impl Files {
         let reader = reader.context(|| format!("cannot read layer {}", layer.digest))?;
         let stream = BlobStream::new(reader, Handle::current());
         let (catalogue, options) = (self.options.catalogue.clone(), self.options.layers);
-        Ok(Job { layer, diff_id, stream, catalogue, options, sink: Arc::new(Silent) })
+        Ok(Job { layer, diff_id, stream, is_verified: false, catalogue, options, sink: Arc::new(Silent) })
     }
 
     /// Reads the newest layer that was not read yet.

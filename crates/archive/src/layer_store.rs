@@ -15,6 +15,7 @@ mod collect;
 mod idle;
 mod image_layers;
 mod inherit;
+mod lower;
 mod staging;
 
 use std::{

@@ -4,6 +4,7 @@
 //! ids and their number are verified. The directory is there when everything is in it and on the disk, or not at all.
 
 pub(crate) mod ahead;
+pub(crate) mod early;
 pub(crate) mod staging;
 
 use std::{
@@ -23,6 +24,7 @@ use wharf_images::{
 
 use crate::apply::{ApplyOptions, LeftOut, Ownership, apply_in};
 use ahead::{Ahead, Job};
+use early::EarlySync;
 use staging::Staging;
 
 /// How an image is unpacked.
@@ -143,6 +145,7 @@ pub async fn unpack(
             layer,
             diff_id,
             stream,
+            is_verified: false,
             catalogue: options.catalogue.clone(),
             options: options.layers,
             sink: Arc::clone(&options.sink),
@@ -211,11 +214,12 @@ fn all(
         let layer = job.layer.clone();
         Ahead::start(job).map(|ahead| (layer, ahead))
     };
+    let mut early = EarlySync::of(&root.path);
     let mut jobs = jobs.into_iter();
     let mut next = jobs.next().map(begin).transpose()?;
     while let Some((layer, stream)) = next {
         next = jobs.next().map(begin).transpose()?;
-        let stream = Awaited { stream, waiting };
+        let stream = Awaited { stream, waiting, early: &mut early };
         let applied = apply_in(stream, root, &options)
             .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
         unpacked.entries += applied.entries;
@@ -239,6 +243,7 @@ pub(crate) fn add_left_out(all: &mut Vec<LeftOut>, of_layer: Vec<LeftOut>) {
 pub(crate) struct Awaited<'a> {
     pub(crate) stream: Ahead,
     pub(crate) waiting: &'a Weak<()>,
+    pub(crate) early: &'a mut EarlySync,
 }
 
 impl std::io::Read for Awaited<'_> {
@@ -246,6 +251,8 @@ impl std::io::Read for Awaited<'_> {
         if self.waiting.strong_count() == 0 {
             return Err(std::io::Error::other(Error::new(ErrorKind::Aborted, "nobody waits for it")));
         }
-        self.stream.read(buffer)
+        let count = self.stream.read(buffer)?;
+        self.early.read(count);
+        Ok(count)
     }
 }

@@ -3,11 +3,15 @@
 //! ```text
 //! manifest ─> fetch ─> its layers are withheld
 //! config   ─> fetch ─> which chain ids are unpacked? ─> the layers of those that are not, as children
-//! layer    ─> fetch ─> staged by a task, while others are fetched
+//! layer    ─> fetch ─> staged by a task, which follows the ingest while the bytes arrive, or begins when they are there
 //! the last layer of an image ─> wait for all of them ─> publish
 //! ```
 //!
 //! An import has everything in the store when it unpacks: there the same handlers are walked by themselves.
+//!
+//! What follows an ingest works on bytes that nobody has verified, in a place that nobody looks into; it counts when the fetch has
+//! succeeded, which verifies the blob, and the diff id is right. What fails meanwhile is done again from the verified blob, whose error is the
+//! one that is told.
 //!
 //! A layer that is unpacked already is neither fetched nor unpacked. What is no image, such as an artifact, goes by untouched.
 
@@ -17,8 +21,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::task::JoinSet;
-use wharf_content::{Catalogue, Descriptor, Digest, Error, LeasedStore, Provider, Result, ResultExt};
+use tokio::{sync::oneshot, task::JoinSet};
+use wharf_content::{
+    BlobReader, Catalogue, Descriptor, Digest, Error, LeasedStore, Provider, Result, ResultExt,
+    follow::Follower,
+};
 use wharf_images::{
     Children, Flow, Handler, Kind, Limits, Role, Selection, children::decode, decode::kind, image,
     layer::LayerDecoders, media_types as types, walk,
@@ -45,10 +52,19 @@ struct State {
     /// Configs that are there.
     configs: HashSet<Digest>,
     /// What is to be unpacked when a layer is there. An image may have a layer twice, and images may share one.
-    awaited: HashMap<Digest, Vec<(Arc<Work>, Planned)>>,
+    awaited: HashMap<Digest, Vec<Awaited>>,
     /// Layers that are there.
     layers: HashSet<Digest>,
     done: Vec<UnpackedLayers>,
+}
+
+/// A layer that is to be unpacked when it is there.
+#[derive(Debug)]
+struct Awaited {
+    work: Arc<Work>,
+    planned: Planned,
+    /// Tells who unpacks it while it arrives that it is there.
+    following: Option<oneshot::Sender<()>>,
 }
 
 /// An image that is being unpacked.
@@ -82,7 +98,7 @@ impl Unpacker {
         Ok(Arc::new(Self { store, catalogue, stager, state: Mutex::default() }))
     }
 
-    /// Wraps the handler of a pull.
+    /// Wraps the handler of a pull. A pull that has the unpacker as its [`Follower`], too, unpacks layers while they arrive.
     ///
     /// The handler fails, beside those errors of what it wraps, as [`unpack_layers`](crate::unpack_layers) does.
     pub fn wrap(self: &Arc<Self>, inner: Arc<dyn Handler>) -> Arc<dyn Handler> {
@@ -183,7 +199,8 @@ impl Unpacker {
                     ready.push(planned);
                 } else {
                     wanted.push(planned.layer.clone());
-                    state.awaited.entry(digest).or_default().push((Arc::clone(&work), planned));
+                    let awaited = Awaited { work: Arc::clone(&work), planned, following: None };
+                    state.awaited.entry(digest).or_default().push(awaited);
                 }
             }
         }
@@ -202,8 +219,15 @@ impl Unpacker {
             state.awaited.remove(&layer.digest).unwrap_or_default()
         };
         let mut works: Vec<Arc<Work>> = Vec::new();
-        for (work, planned) in waiting {
-            self.stage(&work, planned);
+        for Awaited { work, planned, following } in waiting {
+            match following {
+                Some(following) => {
+                    lock(&work.progress).pending -= 1;
+                    // It may have failed by a panic, which is told when it is waited for.
+                    let _ = following.send(());
+                }
+                None => self.stage(&work, planned),
+            }
             if works.iter().all(|known| !Arc::ptr_eq(known, &work)) {
                 works.push(work);
             }
@@ -220,6 +244,24 @@ impl Unpacker {
         let mut progress = lock(&work.progress);
         progress.pending -= 1;
         progress.staging.spawn(async move { stager.stage(&planned).await });
+    }
+
+    /// Unpacks a layer that is arriving, in the background, and again where that fails and the layer is there.
+    fn follow(&self, awaited: &Awaited, reader: &Arc<dyn BlobReader>, is_there: oneshot::Receiver<()>) {
+        let (stager, planned, reader) =
+            (Arc::clone(&self.stager), awaited.planned.clone(), Arc::clone(reader));
+        lock(&awaited.work.progress).staging.spawn(async move {
+            let failed = match stager.stage_arriving(&planned, reader).await {
+                Ok(staged) => return Ok(staged),
+                Err(error) => error,
+            };
+            // It may be the bytes that are wrong, and then the fetch tells.
+            if is_there.await.is_err() {
+                return Err(failed);
+            }
+            tracing::debug!(layer = %planned.layer.digest, error = failed.report(), "unpacked again from its start");
+            stager.stage(&planned).await
+        });
     }
 
     /// Finds out early whether a layer failed; finishes when all layers are there.
@@ -249,6 +291,21 @@ impl Unpacker {
 
 fn joined(done: Result<Result<Staged>, tokio::task::JoinError>) -> Result<Staged> {
     done.map_err(|error| Error::internal("a task ended early").with_source(error))?
+}
+
+impl Follower for Unpacker {
+    /// To be called within the runtime of the pull.
+    fn begun(&self, descriptor: &Descriptor, reader: Arc<dyn BlobReader>) {
+        let mut state = lock(&self.state);
+        for awaited in state.awaited.get_mut(&descriptor.digest).into_iter().flatten() {
+            // One that was followed and began anew is unpacked when it is there.
+            if awaited.following.is_none() {
+                let (sender, receiver) = oneshot::channel();
+                awaited.following = Some(sender);
+                self.follow(awaited, &reader, receiver);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -10,15 +10,17 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use fixtures::Fixture;
 use serde_json::json;
 use wharf_archive::{
-    LayerStore, UnpackOptions, UnpackedLayers, apply::Ownership, layer_store, unpack_layers,
+    LayerStore, UnpackOptions, UnpackedLayers, Unpacker, apply::Ownership, layer_store, unpack_layers,
 };
 use wharf_content::{
-    Descriptor, Digest, ErrorKind, Labels, LeasedStore, LocalStore, Manager, Result, gc::CollectOptions,
+    BlobReader, Descriptor, Digest, ErrorKind, Labels, LeasedStore, LocalStore, Manager, Result,
+    follow::Follower, gc::CollectOptions, read_blob,
 };
-use wharf_images::{Image, collect_with, image_store, media_types as types};
+use wharf_images::{Flow, Handler, Image, collect_with, image_store, media_types as types};
 
 /// A layer in the making.
 struct Tar(tar::Builder<Vec<u8>>);
@@ -36,7 +38,7 @@ impl Tar {
         header.set_mtime(1_000_000);
         header.set_uid(rustix::process::geteuid().as_raw().into());
         header.set_gid(rustix::process::getegid().as_raw().into());
-        if kind == tar::EntryType::Symlink {
+        if matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link) {
             header.set_link_name_literal(content).expect("fits");
             header.set_size(0);
             header.set_cksum();
@@ -59,6 +61,10 @@ impl Tar {
 
     fn link(self, name: &str, target: &str) -> Self {
         self.add(name, tar::EntryType::Symlink, 0o777, target.as_bytes())
+    }
+
+    fn hard(self, name: &str, target: &str) -> Self {
+        self.add(name, tar::EntryType::Link, 0o644, target.as_bytes())
     }
 
     fn bytes(self) -> Vec<u8> {
@@ -391,4 +397,159 @@ async fn what_a_killed_process_left_goes() {
     };
     store.walk(&wharf_content::filter::FilterSet::all(), &mut visit).await.expect("walks");
     assert_eq!(labels, [Digest::sha256(&base()).to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_linked_to_in_a_layer_below_comes_up() {
+    for ownership in ownerships() {
+        let place = Place::new().await;
+        let below =
+            Tar::new().dir("usr", 0o710).add("usr/a", tar::EntryType::Regular, 0o640, b"text").bytes();
+        let middle = Tar::new().hard("one", "usr/a").hard("new/two", "./usr/a").hard("three", "one").bytes();
+        let top = Tar::new().hard("four", "three").file(".wh.three", "").bytes();
+        let image = place.image("a", vec![below, middle, top], None).await;
+        let unpacked = place.unpack(&image.target, ownership).await.expect("unpacks");
+        let [below, middle, top] = [0, 1, 2].map(|at| unpacked.layers[at].directory.clone());
+        let stat = |path: PathBuf| fs::symlink_metadata(path).expect("there");
+        let first = stat(middle.join("usr/a"));
+        for name in ["one", "new/two", "three"] {
+            assert_eq!(stat(middle.join(name)).ino(), first.ino(), "{name}");
+        }
+        assert_eq!((first.nlink(), first.mode() & 0o7777, first.mtime()), (4, 0o640, 1_000_000));
+        assert_eq!(fs::read_to_string(middle.join("one")).expect("reads"), "text");
+        assert_eq!(mode(&middle.join("usr")), 0o710, "as below");
+        assert_eq!((stat(below.join("usr/a")).nlink(), mode(&below.join("usr/a"))), (1, 0o640));
+
+        // What is hidden after it was linked to goes, and the link stays.
+        assert_eq!(fs::read_to_string(top.join("four")).expect("reads"), "text");
+        let hidden = stat(top.join("three"));
+        assert!(hidden.file_type().is_char_device() && hidden.rdev() == 0);
+        assert_eq!(stat(top.join("four")).nlink(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_linked_to_and_nowhere_below_is_refused() {
+    let hides = |name: &str| Tar::new().file(name, "").bytes();
+    for (layers, what) in [
+        (vec![base(), Tar::new().hard("x", "etc/none").bytes()], "not there"),
+        (vec![base(), hides("etc/.wh.old"), Tar::new().hard("x", "etc/old").bytes()], "not there"),
+        (vec![base(), hides("etc/.wh..wh..opq"), Tar::new().hard("x", "etc/old").bytes()], "not there"),
+        (vec![base(), hides(".wh.etc"), Tar::new().hard("x", "etc/old").bytes()], "not there"),
+        (vec![base(), Tar::new().file("etc/.wh.old", "").hard("x", "etc/old").bytes()], "no file"),
+        (vec![base(), Tar::new().file("etc/.wh..wh..opq", "").hard("x", "etc/old").bytes()], "not there"),
+        (vec![base(), Tar::new().hard("x", "lib").bytes()], "no regular file"),
+        (vec![base(), Tar::new().hard("x", "etc/deep").bytes()], "no regular file"),
+        (vec![base(), Tar::new().hard("x", "var/x/y").bytes()], "not there"),
+        (vec![base(), Tar::new().link("l", "etc").hard("x", "l/old").bytes()], "below a link"),
+    ] {
+        let place = Place::new().await;
+        let image = place.image("a", layers, None).await;
+        let error = place.unpack(&image.target, ownerships()[0]).await.expect_err(what);
+        assert!(error.report().contains(what), "{what}: {}", error.report());
+        assert_eq!(place.names().iter().filter(|name| !name.starts_with('.')).count(), 0);
+    }
+}
+
+/// A blob that nobody has verified.
+#[derive(Debug)]
+struct Arriving(Vec<u8>);
+
+#[async_trait::async_trait]
+impl BlobReader for Arriving {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let rest = &self.0[usize::try_from(offset).expect("small").min(self.0.len())..];
+        Ok(Bytes::copy_from_slice(&rest[..rest.len().min(len)]))
+    }
+}
+
+/// Finds everything there, and gives the children of the manifest.
+#[derive(Debug)]
+struct Finds(Vec<Descriptor>);
+
+#[async_trait::async_trait]
+impl Handler for Finds {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Flow> {
+        let is_manifest = descriptor.media_type == types::OCI_MANIFEST;
+        Ok(Flow::Children(if is_manifest { self.0.clone() } else { Vec::new() }))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_unpacked_while_it_arrives_and_counts_when_it_is_verified() {
+    let good = base();
+    let mut bad = good.clone();
+    bad[600] ^= 1;
+    // Whether the store has the blob in the end, what arrives, and whether that is enough.
+    for (is_stored, arriving, is_fine) in
+        [(false, &good, true), (true, &bad, true), (true, &good, true), (false, &bad, false)]
+    {
+        let place = Place::new().await;
+        let image = place.image("a", vec![good.clone()], None).await;
+        let manifest = read_blob(place.fixture.store.as_ref(), &image.target, 1 << 20).await.expect("reads");
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+        let part = |part: &serde_json::Value| -> Descriptor {
+            serde_json::from_value(part.clone()).expect("a descriptor")
+        };
+        let (config, layer) = (part(&manifest["config"]), part(&manifest["layers"][0]));
+        if !is_stored {
+            place.fixture.store.delete(&layer.digest).await.expect("removes");
+        }
+        let leased = LeasedStore::hold(Arc::clone(&place.fixture.store), Labels::new()).await.expect("holds");
+        let options = UnpackOptions::new().with_ownership(ownerships()[0]);
+        let unpacker = Unpacker::new(leased, options).expect("in a directory");
+        let pull = unpacker.wrap(Arc::new(Finds(vec![config.clone(), layer.clone()])));
+        let children = |flow: Flow| match flow {
+            Flow::Children(children) => children,
+            other => panic!("{other:?}"),
+        };
+        let found = children(pull.handle(&image.target).await.expect("handles"));
+        assert_eq!(found, std::slice::from_ref(&config), "layers wait for the config");
+        let found = children(pull.handle(&config).await.expect("handles"));
+        assert_eq!(found, std::slice::from_ref(&layer));
+
+        unpacker.begun(&layer, Arc::new(Arriving(arriving.clone())));
+        // It is told twice where the fetch begins anew.
+        unpacker.begun(&layer, Arc::new(Arriving(arriving.clone())));
+        let published = || place.names().iter().filter(|name| !name.starts_with('.')).count();
+        assert_eq!((published(), unpacker.unpacked().len()), (0, 0));
+        let done = pull.handle(&layer).await;
+        assert_eq!(done.is_ok(), is_fine, "{done:?}");
+        assert_eq!((published(), unpacker.unpacked().len()), (usize::from(is_fine), usize::from(is_fine)));
+        if is_fine {
+            let directory = &unpacker.unpacked()[0].layers[0].directory;
+            assert_eq!(fs::read_to_string(directory.join("etc/deep/a")).expect("reads"), "a");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_never_arrives_whole_leaves_nothing() {
+    let place = Place::new().await;
+    let image = place.image("a", vec![base()], None).await;
+    let manifest = read_blob(place.fixture.store.as_ref(), &image.target, 1 << 20).await.expect("reads");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    let parts: Vec<Descriptor> = [&manifest["config"], &manifest["layers"][0]]
+        .map(|part| serde_json::from_value(part.clone()).expect("a descriptor"))
+        .into();
+    let leased = LeasedStore::hold(Arc::clone(&place.fixture.store), Labels::new()).await.expect("holds");
+    let unpacker =
+        Unpacker::new(leased, UnpackOptions::new().with_ownership(ownerships()[0])).expect("opens");
+    let pull = unpacker.wrap(Arc::new(Finds(parts.clone())));
+    pull.handle(&image.target).await.expect("handles");
+    pull.handle(&parts[0]).await.expect("handles");
+    // All of it comes, and the fetch fails after that.
+    unpacker.begun(&parts[1], Arc::new(Arriving(base())));
+    drop((pull, unpacker));
+    for _ in 0..500 {
+        if place.names().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(place.names(), [""; 0]);
 }

@@ -266,6 +266,8 @@ const EXTRACTING: &str = "extracting";
 struct Bars {
     multi: MultiProgress,
     by_digest: Mutex<HashMap<Digest, ProgressBar>>,
+    /// How many bytes of each were unpacked.
+    extracted: Mutex<HashMap<Digest, u64>>,
     footer: OnceLock<ProgressBar>,
     moving: &'static str,
 }
@@ -274,7 +276,8 @@ impl Bars {
     fn new(direction: Direction) -> Self {
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let moving = if direction == Direction::In { "downloading" } else { "uploading" };
-        Self { multi, by_digest: Mutex::default(), footer: OnceLock::new(), moving }
+        let (by_digest, extracted) = (Mutex::default(), Mutex::default());
+        Self { multi, by_digest, extracted, footer: OnceLock::new(), moving }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, ProgressBar>> {
@@ -324,14 +327,7 @@ impl Bars {
                 bar.inc(*count);
                 self.footer().inc(*count);
             }
-            Event::Extracted { descriptor, count } => {
-                let bar = self.bar(descriptor);
-                if bar.message() != EXTRACTING {
-                    bar.set_message(EXTRACTING);
-                    bar.reset();
-                }
-                bar.inc(*count);
-            }
+            Event::Extracted { descriptor, count } => self.extracted(descriptor, *count),
             // Of what is for other platforms there is often much, and nobody asked for it.
             Event::Skipped { why: Skip::OtherPlatform, .. } => {}
             Event::Skipped { descriptor, .. } => self.end(descriptor, "skipped"),
@@ -342,6 +338,25 @@ impl Bars {
             Event::Done { descriptor } => self.end(descriptor, "done"),
             _ => {}
         }
+    }
+
+    /// A layer may be unpacked while it arrives; the bar shows how far it has arrived, and from then on how far it is unpacked.
+    fn extracted(&self, descriptor: &Descriptor, count: u64) {
+        let sum = {
+            let mut extracted = self.extracted.lock().unwrap_or_else(PoisonError::into_inner);
+            let sum = extracted.entry(descriptor.digest.clone()).or_default();
+            *sum = sum.saturating_add(count).min(descriptor.size);
+            *sum
+        };
+        let bar = self.bar(descriptor);
+        if bar.message() != EXTRACTING {
+            if !bar.is_finished() && !bar.message().is_empty() {
+                return;
+            }
+            bar.set_message(EXTRACTING);
+            bar.reset();
+        }
+        bar.set_position(sum);
     }
 
     fn end(&self, descriptor: &Descriptor, message: &'static str) {

@@ -137,3 +137,28 @@ async fn a_bundle_is_a_directory() {
     let printed: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(printed["config"]["process"]["args"], json!(["x"]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_a_layout_are_bundled_and_run_where_they_are() {
+    let wharf = with_image().await;
+    let layout = format!("oci:{}:it", wharf.path("layout"));
+    wharf.run(&["copy", "store:img:1", &layout]).await.succeeded();
+    let printed = |name: &str, place: &str| {
+        let (arguments, place) = (["bundle", "--format", "json", name].map(str::to_owned), wharf.path(place));
+        let wharf = &wharf;
+        async move {
+            let [a, b, c, d] = &arguments;
+            let printed = wharf.run(&[a, b, c, d, &place]).await.succeeded();
+            let printed: Value = serde_json::from_str(&printed).expect("JSON");
+            (printed["manifest"]["digest"].clone(), printed["config"]["process"].clone())
+        }
+    };
+    assert_eq!(printed(&layout, "one").await, printed("img:1", "two").await);
+    assert!(wharf.dir.path().join("one/rootfs").is_dir());
+    wharf.run(&["images", "rm", "--sync", "img:1"]).await.succeeded();
+    let runtime = runtime(&wharf, "ls \"$bundle\"");
+    let done = command(&wharf, &["run", "--runtime", &runtime, &layout]).output().expect("starts");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "config.json\nrootfs\n", "{done:?}");
+    let error = wharf.run(&["bundle", &format!("oci:{}:other", wharf.path("layout")), "x"]).await.failed(2);
+    assert!(error.contains("other"), "{error}");
+}

@@ -10,6 +10,7 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod filter;
+pub mod follow;
 pub mod gc;
 pub mod labels;
 pub mod lease;

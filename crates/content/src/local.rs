@@ -21,6 +21,7 @@
 pub mod atomic;
 
 mod blob;
+mod follow;
 mod hashing;
 mod ingest;
 mod layout;

@@ -192,6 +192,14 @@ pub trait Writer: Debug + Send + 'static {
     /// The state of the ingest.
     fn status(&self) -> Status;
 
+    /// Reads the bytes while they are written, up to the expected size; `None` where the store cannot do that, or the size is not known.
+    ///
+    /// The reader waits for what is not written yet, and goes on after the commit. It fails with `Aborted` where the bytes are thrown away,
+    /// or the writer is closed or dropped before a commit has verified them. Until then nothing that it gives is verified.
+    fn follow(&self) -> Option<Arc<dyn BlobReader>> {
+        None
+    }
+
     /// The digest of the bytes so far.
     async fn digest(&mut self) -> Result<Digest>;
 

@@ -413,3 +413,63 @@ async fn commits_at_once_lose_no_label() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_ingest_is_read_while_it_is_written() {
+    let (_dir, stores) = stores().await;
+    let (content, store) = (large(), &stores[0]);
+    let descriptor = Descriptor::of("x", &content);
+    let begin = || store.writer(IngestOptions::new("r").with_descriptor(&descriptor));
+    let mut writer = begin().await.expect("opens");
+    let reader = writer.follow().expect("the local store can");
+    assert_eq!(reader.size(), descriptor.size);
+    for piece in content[..3_000_000].chunks(100_000) {
+        writer.write(Bytes::copy_from_slice(piece)).await.expect("writes");
+    }
+    // What is there is read, without a commit; what is not there is waited for.
+    assert_eq!(reader.read_at(10, 900_000).await.expect("reads"), content[10..900_010]);
+    assert!(reader.read_at(descriptor.size, 1).await.expect("reads").is_empty());
+    let end = tokio::spawn({
+        let reader = Arc::clone(&reader);
+        async move { reader.read_at(2_500_000, 5_000_000).await }
+    });
+    writer.write(content.slice(3_000_000..)).await.expect("writes");
+    writer
+        .commit(Some(descriptor.size), Some(&descriptor.digest), CommitOptions::default())
+        .await
+        .expect("commits");
+    assert_eq!(end.await.expect("ends").expect("reads"), content[2_500_000..]);
+    drop(writer);
+    assert_eq!(reader.read_at(0, 5_000_000).await.expect("reads"), content);
+}
+
+#[tokio::test]
+async fn who_reads_an_ingest_is_told_when_it_ends_or_begins_anew() {
+    let (_dir, stores) = stores().await;
+    let (content, store) = (large(), &stores[0]);
+    let wrong = Descriptor::new("x", Digest::sha256(b"other"), content.len() as u64);
+    let options = || IngestOptions::new("r").with_descriptor(&wrong);
+    let mut writer = store.writer(options()).await.expect("opens");
+    let reader = writer.follow().expect("the local store can");
+    let waits = tokio::spawn(async move { reader.read_at(0, 10).await });
+    writer.close().await.expect("closes");
+    assert_eq!(kind(waits.await.expect("ends")), ErrorKind::Aborted);
+
+    let mut writer = store.writer(options()).await.expect("opens");
+    let reader = writer.follow().expect("the local store can");
+    writer.write(content.clone()).await.expect("writes");
+    let commit = writer.commit(Some(wrong.size), Some(&wrong.digest), CommitOptions::default()).await;
+    assert_eq!(kind(commit), ErrorKind::FailedPrecondition);
+    writer.truncate(0).await.expect("truncates");
+    let again = writer.follow().expect("the local store can");
+    writer.write(content.slice(..2_000_000)).await.expect("writes");
+    writer.digest().await.expect("hashes");
+    assert_eq!(again.read_at(0, 2_000_000).await.expect("reads"), content[..2_000_000]);
+    drop(writer);
+    assert_eq!(kind(again.read_at(0, 3_000_000).await), ErrorKind::Aborted);
+    drop(reader);
+
+    // How long it will be has to be known.
+    let writer = store.writer(IngestOptions::new("s")).await.expect("opens");
+    assert!(writer.follow().is_none());
+}

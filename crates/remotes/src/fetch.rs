@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use wharf_content::{
     BlobReader, ByteStream, Catalogue, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Labels,
-    Provider, Result, ResultExt, Store, copy, copying::Source, open_writer,
+    Provider, Result, ResultExt, Store, copy, copying::Source, follow::Follower, open_writer,
 };
 use wharf_images::{
     Flow, Handler, Kind, decode,
@@ -54,7 +54,8 @@ pub async fn fetch_into(
     sink: &dyn Sink,
     catalogue: &Catalogue,
 ) -> Result<()> {
-    let fetched = Fetched { fetcher, descriptor, sink, transfers: None, is_started: AtomicBool::new(false) };
+    let is_started = AtomicBool::new(false);
+    let fetched = Fetched { fetcher, descriptor, sink, transfers: None, follower: None, is_started };
     fetch_with(store, fetched, catalogue, CommitOptions::default()).await
 }
 
@@ -80,6 +81,12 @@ async fn fetch_with(
             }
             Err(error) => return Err(error),
         };
+        if let Some(follower) = fetched.follower
+            && embedded.is_none()
+            && let Some(reader) = writer.follow()
+        {
+            follower.begun(descriptor, reader);
+        }
         let offset = writer.status().offset.min(descriptor.size);
         // What needs no transfer starts here, and the rest when its turn comes.
         if embedded.is_some() || (offset == descriptor.size && offset > 0) {
@@ -138,6 +145,7 @@ struct Fetched<'a> {
     sink: &'a dyn Sink,
     /// How many may be under way at once; `None` where the caller sees to that.
     transfers: Option<&'a Arc<Semaphore>>,
+    follower: Option<&'a dyn Follower>,
     is_started: AtomicBool,
 }
 
@@ -190,6 +198,7 @@ pub struct Fetch {
     catalogue: Catalogue,
     labels: Labels,
     transfers: Option<Arc<Semaphore>>,
+    follower: Option<Arc<dyn Follower>>,
 }
 
 impl Fetch {
@@ -200,7 +209,7 @@ impl Fetch {
         sink: Arc<dyn Sink>,
         catalogue: Catalogue,
     ) -> Self {
-        Self { store, fetcher, sink, catalogue, labels: Labels::new(), transfers: None }
+        Self { store, fetcher, sink, catalogue, labels: Labels::new(), transfers: None, follower: None }
     }
 
     /// Labels what is fetched as it is committed, which costs nothing beside the commit. What is there already keeps its labels.
@@ -216,6 +225,13 @@ impl Fetch {
         self.transfers = Some(transfers);
         self
     }
+
+    /// Tells a follower of all content that begins to arrive. What is there already, or is embedded in its descriptor, does not arrive.
+    #[must_use]
+    pub fn with_follower(mut self, follower: Arc<dyn Follower>) -> Self {
+        self.follower = Some(follower);
+        self
+    }
 }
 
 #[async_trait]
@@ -226,6 +242,7 @@ impl Handler for Fetch {
             descriptor,
             sink: self.sink.as_ref(),
             transfers: self.transfers.as_ref(),
+            follower: self.follower.as_deref(),
             is_started: AtomicBool::new(false),
         };
         fetch_with(

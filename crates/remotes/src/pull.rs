@@ -10,6 +10,7 @@ use std::{fmt, num::NonZeroUsize, sync::Arc};
 use tokio::sync::Semaphore;
 use wharf_content::{
     Catalogue, Digest, Error, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store,
+    follow::Follower,
 };
 use wharf_images::{
     Chain, Children, Handler, Image, ImageStore, Limits, Reference, Selection, dispatch, image,
@@ -52,6 +53,7 @@ pub struct PullOptions {
     limits: Limits,
     handlers: Vec<Arc<dyn Handler>>,
     wrapper: Option<Wrapper>,
+    follower: Option<Arc<dyn Follower>>,
     strict_types: bool,
     label_keys: LabelKeys,
     verifiers: Vec<Arc<dyn Verifier>>,
@@ -71,6 +73,7 @@ impl Default for PullOptions {
             limits: Limits::default(),
             handlers: Vec::new(),
             wrapper: None,
+            follower: None,
             strict_types: false,
             label_keys: LabelKeys::default(),
             verifiers: Vec::new(),
@@ -149,6 +152,13 @@ impl PullOptions {
     #[must_use]
     pub fn with_wrapper(mut self, wrapper: Wrapper) -> Self {
         self.wrapper = Some(wrapper);
+        self
+    }
+
+    /// Tells a follower of all content that begins to arrive, for instance to unpack layers before they are complete.
+    #[must_use]
+    pub fn with_follower(mut self, follower: Arc<dyn Follower>) -> Self {
+        self.follower = Some(follower);
         self
     }
 
@@ -392,6 +402,7 @@ impl Links<'_> {
         let fetch = Fetch::new(Arc::clone(store), Arc::clone(fetcher), sink, options.catalogue.clone())
             .with_labels(source.as_ref().map(DistributionSource::labels).unwrap_or_default())
             .with_transfers(Arc::clone(transfers));
+        let fetch = options.follower.iter().cloned().fold(fetch, Fetch::with_follower);
         let context = StageContext::new(Arc::clone(store), *name);
         let mut chain = options.handlers.clone();
         chain.extend(stage::handlers(&options.catalogue, Stage::BeforeFetch, &context)?);

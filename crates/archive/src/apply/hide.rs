@@ -45,7 +45,13 @@ impl Written {
         self.own.insert(directory);
     }
 
-    fn has(&self, directory: u64, base: &[u8]) -> bool {
+    /// Whether a directory has nothing from below.
+    pub(super) fn is_own(&self, directory: u64) -> bool {
+        self.own.contains(&directory)
+    }
+
+    /// Whether the layer has written a name.
+    pub(super) fn has(&self, directory: u64, base: &[u8]) -> bool {
         self.names.contains(&self.hasher.hash_one((directory, base)))
     }
 

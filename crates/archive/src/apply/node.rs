@@ -6,8 +6,9 @@
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-        fchmod, fchown, fsetxattr, futimens, makedev, mknodat, openat, setxattr, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, fchmod, fchown, fsetxattr, fstat, futimens, makedev, mknodat, openat, setxattr, statat,
+        utimensat,
     },
     io::Errno,
 };
@@ -78,27 +79,68 @@ impl Metadata {
         Ok(Self { mode, owner, times: timestamps(mtime), xattrs })
     }
 
-    /// Gives it to a file or directory that is open. A directory's mode and times are for later, when nothing is written to it any more.
+    /// Gives owner and attributes to what is open, as far as it does not have them: a change costs the file system more than a look.
+    /// Says whether the mode may be another one than that of `stat` now.
     pub(super) fn set(
         &self,
         fd: &OwnedFd,
+        stat: &Stat,
         name: &[u8],
-        is_final: bool,
         omissions: &mut Omissions,
-    ) -> Result<()> {
-        if let Some((uid, gid)) = self.owner {
+    ) -> Result<bool> {
+        let new_owner = self.new_owner(stat);
+        if let Some((uid, gid)) = new_owner {
             fchown(fd, Some(uid), Some(gid)).map_err(|error| cannot("set the owner of", name, error))?;
         }
         for (key, value) in &self.xattrs {
             judge(fsetxattr(fd, &key[..], value, XattrFlags::empty()), name, omissions)?;
         }
-        if is_final { self.finish(fd, name) } else { Ok(()) }
+        // A new owner takes rights away, and access lists are part of the mode.
+        Ok(new_owner.is_some() || !self.xattrs.is_empty())
+    }
+
+    /// Gives all of it to a file that is new and has its content.
+    pub(super) fn set_file(&self, fd: &OwnedFd, name: &[u8], omissions: &mut Omissions) -> Result<()> {
+        let stat = fstat(fd).map_err(|error| cannot("look at", name, error))?;
+        let may_differ = self.set(fd, &stat, name, omissions)?;
+        if may_differ || stat.st_mode & 0o7777 != self.mode.as_raw_mode() {
+            fchmod(fd, self.mode).map_err(|error| cannot("set the mode of", name, error))?;
+        }
+        futimens(fd, &self.times).map_err(|error| cannot("set the times of", name, error))
+    }
+
+    /// The owner, where it is another one.
+    fn new_owner(&self, stat: &Stat) -> Option<(Uid, Gid)> {
+        self.owner.filter(|(uid, gid)| (uid.as_raw(), gid.as_raw()) != (stat.st_uid, stat.st_gid))
     }
 
     /// Gives mode and times to what is open.
     pub(super) fn finish(&self, fd: &OwnedFd, name: &[u8]) -> Result<()> {
         fchmod(fd, self.mode).map_err(|error| cannot("set the mode of", name, error))?;
         futimens(fd, &self.times).map_err(|error| cannot("set the times of", name, error))
+    }
+
+    /// Gives it to a link that is new.
+    pub(super) fn set_link(
+        &self,
+        directory: &Directory,
+        base: &[u8],
+        name: &[u8],
+        omissions: &mut Omissions,
+    ) -> Result<()> {
+        if !self.xattrs.is_empty() {
+            return self.set_unopened(directory, base, true, name, omissions);
+        }
+        if self.owner.is_some() {
+            let stat = statat(directory, base, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| cannot("look at", name, error))?;
+            if let Some((uid, gid)) = self.new_owner(&stat) {
+                chownat(directory, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(|error| cannot("set the owner of", name, error))?;
+            }
+        }
+        utimensat(directory, base, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| cannot("set the times of", name, error))
     }
 
     /// Gives it to what cannot be opened without doing something: links, devices and pipes.
@@ -147,10 +189,10 @@ fn judge(set: Result<(), Errno>, name: &[u8], omissions: &mut Omissions) -> Resu
     }
 }
 
-/// Makes a file that was not there, open for writing.
-pub(super) fn file(directory: &impl AsFd, base: &[u8]) -> Result<OwnedFd, Errno> {
+/// Makes a file that was not there, open for writing. Rights that another owner would lose again are for later.
+pub(super) fn file(directory: &impl AsFd, base: &[u8], mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, base, flags, Mode::from_raw_mode(0o600))
+    openat(directory, base, flags, mode & Mode::from_raw_mode(0o777))
 }
 
 /// Makes a device or a pipe; `None` for a device that is left out.

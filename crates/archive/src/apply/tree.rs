@@ -13,8 +13,8 @@ use std::{
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fchmod, fstat, mkdirat, openat, openat2,
-        readlinkat, statat,
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fchmod, fstat,
+        mkdirat, openat, openat2, readlinkat, statat,
     },
     io::Errno,
 };
@@ -40,6 +40,8 @@ pub(super) struct Directory {
     fd: OwnedFd,
     /// Its inode, by which it is known as long as it exists.
     pub(super) inode: u64,
+    /// Its times when it was found.
+    pub(super) times: Timestamps,
 }
 
 impl AsFd for Directory {
@@ -50,8 +52,8 @@ impl AsFd for Directory {
 
 impl Directory {
     fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        let inode = fstat(&fd)?.st_ino;
-        Ok(Self { fd, inode })
+        let stat = fstat(&fd)?;
+        Ok(Self { fd, inode: stat.st_ino, times: times_of(&stat) })
     }
 
     /// What is there under a name; links are not followed.
@@ -268,6 +270,16 @@ impl Tree {
             Error::failed_precondition(format!("a hard link to {}, which is not there", shown(name)))
         })?;
         Ok((directory, base))
+    }
+}
+
+/// The times of something that is there.
+pub(crate) fn times_of(stat: &Stat) -> Timestamps {
+    let time =
+        |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.cast_signed() };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     }
 }
 

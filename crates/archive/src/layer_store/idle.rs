@@ -6,13 +6,13 @@
 
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fstat, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fstat, openat, statat, unlinkat, utimensat},
     io::Errno,
 };
 use wharf_content::Result;
 
-use super::inherit::{Found, Own, Root, find, is_opaque, own, set_times};
-use crate::apply::{cannot, itself};
+use super::inherit::{Found, Own, Root, find, is_opaque, own};
+use crate::apply::{cannot, itself, times_of};
 
 /// Removes the whiteouts in directories of which the layers below show nothing; `below` has the lowest first. The root is left as it is:
 /// roots are always merged.
@@ -87,5 +87,5 @@ fn remove_whiteouts(directory: &OwnedFd, devices: &[Vec<u8>]) -> Result<(), Errn
     if is_opened {
         chmodat(CWD, &*path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
-    set_times(&path, &stat)
+    utimensat(CWD, &*path, &times_of(&stat), AtFlags::empty())
 }

@@ -16,8 +16,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 use wharf_content::{
-    Descriptor, Digest, Error, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store, blocking,
-    read_blob,
+    BlobReader, Descriptor, Digest, Error, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store,
+    blocking, read_blob,
 };
 use wharf_images::{
     diff_id::{LABEL_UNCOMPRESSED, chain_ids},
@@ -30,6 +30,7 @@ use super::{
     Kind, LABEL, LayerStore, RECORD, Record,
     idle::drop_idle_whiteouts,
     inherit::{Inherited, Root, inherit},
+    lower::fill,
     make_root,
     staging::Staging,
 };
@@ -38,6 +39,7 @@ use crate::{
     unpack::{
         Awaited, UnpackOptions, add_left_out,
         ahead::{Ahead, Job},
+        early::EarlySync,
     },
 };
 
@@ -195,29 +197,51 @@ impl Stager {
 
     /// Unpacks one layer beside its place.
     pub(crate) async fn stage(&self, planned: &Planned) -> Result<Staged> {
-        let context =
-            || format!("cannot unpack layer {} ({})", planned.layer.digest, planned.layer.media_type);
         let permit = self.limiter.acquire().await;
-        let reader = self.store.reader(&planned.layer).await.context(context)?;
+        let reader = self.store.reader(&planned.layer).await.context(|| cannot_unpack(planned))?;
+        let staged = self.stage_from(planned, reader, false).await;
+        drop(permit);
+        staged
+    }
+
+    /// Unpacks one layer beside its place from a blob that is still arriving. It counts when the blob is committed.
+    pub(crate) async fn stage_arriving(
+        &self,
+        planned: &Planned,
+        reader: Arc<dyn BlobReader>,
+    ) -> Result<Staged> {
+        let permit = self.limiter.acquire().await;
+        let staged = self.stage_from(planned, reader, true).await;
+        drop(permit);
+        staged
+    }
+
+    async fn stage_from(
+        &self,
+        planned: &Planned,
+        reader: Arc<dyn BlobReader>,
+        is_verified: bool,
+    ) -> Result<Staged> {
         let job = Job {
             layer: planned.layer.clone(),
             diff_id: planned.diff_id.clone(),
             stream: BlobStream::new(reader, Handle::current()),
+            is_verified,
             catalogue: self.options.catalogue.clone(),
             options: self.options.layers,
             sink: Arc::clone(&self.options.sink),
         };
-        let (layers, planned, ownership) = (self.layers.clone(), planned.clone(), self.options.ownership);
+        let (layers, owned, ownership) = (self.layers.clone(), planned.clone(), self.options.ownership);
         let awaited = Arc::new(());
         let waiting = Arc::downgrade(&awaited);
         let staged = blocking::run(move || {
             let options =
                 ApplyOptions::new().with_ownership(ownership).with_whiteouts(Kind::of(ownership).whiteouts());
-            stage(&layers, planned, job, &options, Kind::of(ownership), &waiting)
+            stage(&layers, owned, job, &options, Kind::of(ownership), &waiting)
         })
         .await
-        .context(context);
-        drop((awaited, permit));
+        .context(|| cannot_unpack(planned));
+        drop(awaited);
         staged
     }
 
@@ -243,6 +267,10 @@ impl Stager {
     }
 }
 
+fn cannot_unpack(planned: &Planned) -> String {
+    format!("cannot unpack layer {} ({})", planned.layer.digest, planned.layer.media_type)
+}
+
 fn stage(
     layers: &LayerStore,
     planned: Planned,
@@ -254,7 +282,8 @@ fn stage(
     let staging = Staging::begin(&layers.directory)?;
     let root = staging.path().join("fs");
     make_root(&root)?;
-    let applied = apply(Awaited { stream: Ahead::start(job)?, waiting }, &root, options)?;
+    let mut early = EarlySync::of(&root);
+    let applied = apply(Awaited { stream: Ahead::start(job)?, waiting, early: &mut early }, &root, options)?;
     let record = Record { diff_id: planned.diff_id, parent: planned.parent, kind };
     let text = serde_json::to_vec(&record)
         .map_err(|error| Error::internal("a layer's record cannot be written").with_source(error))?;
@@ -279,9 +308,11 @@ fn publish(
             None => roots.push(Root::open(&directory)?),
             Some(Staged { staging, applied, .. }) => {
                 let root = Root::open(&staging.path().join("fs"))?;
-                let Applied { entries, bytes, left_out, implied, described, describes_root, hides } = applied;
+                let Applied { entries, bytes, left_out, implied, described, describes_root, hides, lower } =
+                    applied;
                 let taken = Inherited { implied, described, describes_root };
-                inherit(&root, &taken, &roots, ownership)
+                fill(&root, lower, &roots, ownership)
+                    .and_then(|()| inherit(&root, &taken, &roots, ownership))
                     .context(|| format!("cannot unpack layer {} by itself", planned.layer.digest))?;
                 if hides {
                     drop_idle_whiteouts(&root, &roots)?;

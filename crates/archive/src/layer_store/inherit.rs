@@ -8,14 +8,14 @@ use std::{collections::HashSet, path::Path};
 use rustix::{
     fd::OwnedFd,
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fstat, getxattr, listxattr, openat, setxattr, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fstat, getxattr,
+        listxattr, openat, setxattr, utimensat,
     },
     io::Errno,
 };
 use wharf_content::{Error, Result};
 
-use crate::apply::{Implied, Ownership, cannot, itself, shown};
+use crate::apply::{Implied, Ownership, cannot, itself, shown, times_of};
 
 /// Marks a directory that shows nothing of the layers below.
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
@@ -29,6 +29,10 @@ impl Root {
         openat(CWD, path, DIRECTORY, Mode::empty())
             .map(Self)
             .map_err(|error| Error::io(format!("cannot open the directory {}", path.display()), error.into()))
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.0
     }
 }
 
@@ -89,7 +93,7 @@ fn one(
                 copy(&from, &fd, ownership)?;
             }
         }
-        Found::Other(kind) => {
+        Found::Other { kind, .. } => {
             let what = if kind == FileType::Symlink { "a link" } else { "no directory" };
             return Ok(Err(Error::failed_precondition(format!(
                 "it has something in {}, which is {what} in the layers below: such layers can only be unpacked one over the other, into a \
@@ -126,14 +130,18 @@ pub(super) enum Found {
     Nothing,
     Directory(OwnedFd),
     /// The path, or something on the way, is no directory.
-    Other(FileType),
+    Other {
+        kind: FileType,
+        fd: OwnedFd,
+        is_last: bool,
+    },
 }
 
 pub(super) fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
     'layers: for layer in below.iter().rev() {
         let mut at = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
         let mut hides = is_opaque(&at);
-        for part in parts {
+        for (number, part) in (1..).zip(parts) {
             at = match openat(&at, *part, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) if hides => return Ok(Found::Nothing),
@@ -144,7 +152,7 @@ pub(super) fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => hides |= is_opaque(&at),
                 FileType::CharacterDevice if stat.st_rdev == 0 => return Ok(Found::Nothing),
-                kind => return Ok(Found::Other(kind)),
+                kind => return Ok(Found::Other { kind, fd: at, is_last: number == parts.len() }),
             }
         }
         return Ok(Found::Directory(at));
@@ -163,8 +171,8 @@ pub(super) fn copy_root(from: &Root, to: &Root) -> Result<(), Errno> {
     copy(&from.0, &to.0, Ownership::Image)
 }
 
-/// Gives one directory what another has. Attributes that cannot be set here could not be set there.
-fn copy(from: &OwnedFd, to: &OwnedFd, ownership: Ownership) -> Result<(), Errno> {
+/// Gives one directory or file what another has. Attributes that cannot be set here could not be set there.
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, ownership: Ownership) -> Result<(), Errno> {
     let stat: Stat = fstat(from)?;
     let (source, target) = (itself(from), itself(to));
     if ownership == Ownership::Image {
@@ -188,18 +196,7 @@ fn copy(from: &OwnedFd, to: &OwnedFd, ownership: Ownership) -> Result<(), Errno>
         }
     }
     chmodat(CWD, &*target, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
-    set_times(&target, &stat)
-}
-
-/// Sets the times of what a path leads to.
-pub(super) fn set_times(path: &str, stat: &Stat) -> Result<(), Errno> {
-    let time =
-        |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.cast_signed() };
-    let times = Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    utimensat(CWD, path, &times, AtFlags::empty())
+    utimensat(CWD, &*target, &times_of(&stat), AtFlags::empty())
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

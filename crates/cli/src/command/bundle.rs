@@ -28,10 +28,11 @@ use crate::{
 name looked up in the image), working directory, annotations, and volumes as file systems in memory where the image has nothing. The \
 directory is there when all of it is on the disk, or not at all. A bundle belongs to one container.\n\n\
 For who is not root it is a bundle for them: a namespace of their own where they are root, and the host's network.\n\n\
-Examples:\n  wharf bundle busybox /tmp/b && runc run -b /tmp/b name\n  wharf bundle busybox /tmp/b -- sleep 10"
+Examples:\n  wharf bundle busybox /tmp/b && runc run -b /tmp/b name\n  wharf bundle busybox /tmp/b -- sleep 10\n  \
+wharf bundle oci:layout:1.36 /tmp/b"
 )]
 pub(crate) struct Bundle {
-    /// The image in the store
+    /// The image in the store; or in a file or a directory, as oci:DIR[:TAG] and the like
     #[arg(value_name = "NAME")]
     name: String,
     /// The directory, which is not there yet or is empty
@@ -117,8 +118,29 @@ impl ContainerArgs {
     }
 }
 
-/// Makes a bundle of an image of the store, and tells what was left out.
+/// Makes a bundle of an image, in the store or in a file or a directory, and tells what was left out.
 pub(crate) async fn make(
+    context: &Context,
+    name: &str,
+    directory: &Path,
+    options: &BundleOptions,
+) -> Result<Bundled> {
+    let bundled = if context.is_file_like(name) {
+        let view = Box::pin(context.in_place(name)).await?;
+        Box::pin(bundle::bundle(view.provider, &view.target, directory, options)).await?
+    } else {
+        Box::pin(of_store(context, name, directory, options)).await?
+    };
+    if let Some(user) = &bundled.left_out_user {
+        note(&format!(
+            "left out: the user {:?}: without root there is one user, who is root in the container",
+            escape(user)
+        ));
+    }
+    Ok(bundled)
+}
+
+async fn of_store(
     context: &Context,
     name: &str,
     directory: &Path,
@@ -133,12 +155,6 @@ pub(crate) async fn make(
     let released = leased.release().await;
     let bundled = outcome?;
     released?;
-    if let Some(user) = &bundled.left_out_user {
-        note(&format!(
-            "left out: the user {:?}: without root there is one user, who is root in the container",
-            escape(user)
-        ));
-    }
     Ok(bundled)
 }
 

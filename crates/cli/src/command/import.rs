@@ -31,6 +31,7 @@ is recorded, and the exit code is 1; --force gives the name to the image of the 
 where an image cannot be unpacked.\n\nExamples:\n  wharf import busybox.tar\n  wharf import --unpack busybox.tar\n  \
 docker save busybox | wharf import\n  wharf import --base-name ghcr.io/owner/image layout.tar.gz"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 pub(crate) struct Import {
     /// The archive, or a directory with an OCI image layout; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]

@@ -3,6 +3,8 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use clap::Args;
+#[cfg(target_os = "linux")]
+use wharf_content::follow::Follower;
 use wharf_content::{Resource, Result};
 use wharf_images::Selection;
 use wharf_remotes::PullOptions;
@@ -111,7 +113,9 @@ impl Pull {
         #[cfg(target_os = "linux")]
         if let Some(unpacking) = &unpacking {
             let unpacker = unpacking.unpacker();
-            options = options.with_wrapper(Arc::new(move |handler| unpacker.wrap(handler)));
+            let follower = Arc::clone(&unpacker) as Arc<dyn Follower>;
+            options =
+                options.with_wrapper(Arc::new(move |handler| unpacker.wrap(handler))).with_follower(follower);
         }
         let outcome =
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;

@@ -32,7 +32,7 @@ The container has no network but its own loopback; for who is not root it has th
 Examples:\n  wharf run busybox -- echo hi\n  wharf run -e NAME=value -w /tmp --volume ./data:/data:ro debian -- ls /data"
 )]
 pub(crate) struct Run {
-    /// The image in the store
+    /// The image in the store; or in a file or a directory, as oci:DIR[:TAG] and the like
     #[arg(value_name = "NAME")]
     name: String,
     /// The runtime, as a path or a name on PATH [default: crun, runc or youki]

@@ -82,26 +82,36 @@ impl BlobReader for Blob {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = len.min(left);
         let (file, digest) = (Arc::clone(&self.file), self.digest.clone());
-        blocking::run(move || {
-            let mut buffer = vec![0; len];
-            let mut filled = 0;
-            while filled < len {
-                match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-                    Ok(0) => break,
-                    Ok(read) => filled += read,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Error::io(format!("cannot read blob {digest}"), error)),
-                }
-            }
-            buffer.truncate(filled);
-            Ok(buffer.into())
-        })
-        .await
+        read(file, offset, len, move || format!("cannot read blob {digest}")).await
     }
 
     fn file(&self) -> Option<&File> {
         Some(&self.file)
     }
+}
+
+/// Reads a part of a file, as far as it goes.
+pub(super) async fn read(
+    file: Arc<File>,
+    offset: u64,
+    len: usize,
+    context: impl FnOnce() -> String + Send + 'static,
+) -> Result<Bytes> {
+    blocking::run(move || {
+        let mut buffer = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(context(), error)),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer.into())
+    })
+    .await
 }
 
 fn stat(inner: &Inner, digest: &Digest) -> Result<FileMetadata> {

@@ -26,11 +26,12 @@ use crate::{
     error::{Error, ErrorKind, Result, ResultExt},
     labels,
     lease::Resource,
-    store::{CommitOptions, IngestOptions, Status, Writer},
+    store::{BlobReader, CommitOptions, IngestOptions, Status, Writer},
 };
 
 use super::{
     Inner, blob,
+    follow::{Following, Mark},
     hashing::Hashing,
     ingest::{self, Begun, Locked},
     leases, publish,
@@ -46,6 +47,7 @@ const BATCH_LEN: usize = 1024 * 1024;
 pub(super) struct LocalWriter {
     status: Status,
     phase: Phase,
+    following: Following,
     batch: Vec<Bytes>,
     batch_len: usize,
 }
@@ -58,6 +60,7 @@ struct Core {
     hashing: Hashing,
     reserve: Reserve,
     writeback: Writeback,
+    mark: Mark,
     reference: String,
     lease: Option<String>,
     /// The facts that are still to be written, before the first data.
@@ -129,8 +132,10 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     let (file, hashing) = (Arc::new(file), Hashing::new(hasher));
     let reserve = Reserve::starting_at(status.offset, status.total);
     let writeback = Writeback::starting_at(status.offset);
-    let core = Core { inner, locked, file, hashing, reserve, writeback, reference, lease, facts };
-    Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), batch: Vec::new(), batch_len: 0 })
+    let mark = Mark::starting_at(status.offset);
+    let following = mark.following(&file);
+    let core = Core { inner, locked, file, hashing, reserve, writeback, mark, reference, lease, facts };
+    Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), following, batch: Vec::new(), batch_len: 0 })
 }
 
 /// Hashes the whole file and leaves its position at the end.
@@ -172,6 +177,7 @@ impl Core {
             let file = Arc::clone(&self.file);
             task::spawn_blocking(move || writeback::begin(&file, range));
         }
+        self.mark.written(self.writeback.end());
         // Waits for the other thread, or does what it has not begun.
         self.hashing.catch_up();
         Ok(())
@@ -207,6 +213,8 @@ impl Core {
         self.hashing = Hashing::new(Hasher::new(self.hashing.hasher().algorithm()));
         self.reserve.restart();
         self.writeback = Writeback::starting_at(0);
+        // Who followed what is gone now has to begin anew.
+        self.mark = Mark::starting_at(0);
         Ok(())
     }
 
@@ -414,6 +422,10 @@ impl Writer for LocalWriter {
         self.status.clone()
     }
 
+    fn follow(&self) -> Option<Arc<dyn BlobReader>> {
+        Some(Arc::new(self.following.reader(self.status.total?, &self.status.reference)))
+    }
+
     async fn digest(&mut self) -> Result<Digest> {
         let core = self.take_core().await?;
         let digest = core.hashing.hasher().finish();
@@ -439,6 +451,7 @@ impl Writer for LocalWriter {
             Ok(core)
         })
         .await?;
+        self.following = core.mark.following(&core.file);
         self.phase = Phase::Idle(core);
         self.status.offset = 0;
         Ok(())
@@ -459,7 +472,10 @@ impl Writer for LocalWriter {
         let (kept, result) = blocking::run(move || {
             let verified = core.verify(size, expected.as_ref());
             match verified {
-                Ok(digest) => Ok((None, core.publish(&digest, &options).map(|()| digest))),
+                Ok(digest) => {
+                    core.mark.verified();
+                    Ok((None, core.publish(&digest, &options).map(|()| digest)))
+                }
                 Err(error) => Ok((Some(core), Err(error))),
             }
         })

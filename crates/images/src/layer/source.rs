@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Read},
+    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -23,18 +24,34 @@ impl BlobStream {
     pub fn new(reader: Arc<dyn BlobReader>, runtime: Handle) -> Self {
         Self { reader, runtime, offset: 0, chunk: Bytes::new() }
     }
+
+    fn cut_short(&self) -> io::Error {
+        io::Error::other(Error::data_loss(format!(
+            "a blob ended at byte {} and not at {}: it was cut short",
+            self.offset,
+            self.reader.size()
+        )))
+    }
 }
 
 impl Read for BlobStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.chunk.is_empty() && self.offset < self.reader.size() {
+        let left = self.reader.size().saturating_sub(self.offset);
+        if let Some(file) = self.reader.file() {
+            // This thread may wait for the disk itself.
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let count = file.read_at(&mut buffer[..most], self.offset)?;
+            if count == 0 && most > 0 {
+                return Err(self.cut_short());
+            }
+            self.offset += count as u64;
+            return Ok(count);
+        }
+        if self.chunk.is_empty() && left > 0 {
             let read = self.runtime.block_on(self.reader.read_at(self.offset, CHUNK_LEN));
             self.chunk = read.map_err(io::Error::other)?;
             if self.chunk.is_empty() {
-                let (at, size) = (self.offset, self.reader.size());
-                return Err(io::Error::other(Error::data_loss(format!(
-                    "a blob ended at byte {at} and not at {size}: it was cut short"
-                ))));
+                return Err(self.cut_short());
             }
             self.offset += self.chunk.len() as u64;
         }

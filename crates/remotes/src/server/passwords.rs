@@ -198,7 +198,7 @@ mod tests {
             (&format!("a:{good}\na:{good}"), "line 2 has the user of a line before"),
         ] {
             fs::write(&path, text).expect("writes");
-            let error = Passwords::open(&path).expect_err(text).report().to_string();
+            let error = Passwords::open(&path).expect_err(text).report();
             assert!(error.contains(told) && !error.contains("secret") && !error.contains(&good), "{error}");
         }
         fs::write(&path, format!("# users\na:{good}\nb:{good}\n")).expect("writes");

@@ -111,3 +111,21 @@ fn a_layer_of_its_own_is_marked_for_overlayfs() {
         assert_eq!(place.text("file").as_deref(), Some("n"));
     });
 }
+
+#[test]
+fn a_directory_that_a_layer_does_not_describe_keeps_its_time() {
+    both(|place| {
+        let below = ["d", "e", "f"]
+            .into_iter()
+            .fold(Layer::default(), |layer, name| layer.dir(name).file(&format!("{name}/a"), ""));
+        place.apply(below).expect("applies");
+        let above = Layer::default().file("d/b", "").file("e/.wh.a", "").file("f/.wh..wh..opq", "");
+        place.apply(above).expect("applies");
+        assert_eq!(place.list(), ["d/", "d/a", "d/b", "e/", "f/"]);
+        let mtime = |name: &str| fs::metadata(place.root().join(name)).expect("there").mtime();
+        assert_eq!(["d", "e", "f"].map(mtime), [1_000_000; 3]);
+        let described = Layer::default().file("d/c", "").with("d", b'5', b"", |header| header.set_mtime(7));
+        place.apply(described).expect("applies");
+        assert_eq!(mtime("d"), 7);
+    });
+}

@@ -157,10 +157,10 @@ fn what_is_deeper_than_files_can_be_open_is_removed_all_the_same() {
     let place = Place::new(true);
     let mut at = rustix::fs::open(place.root(), rustix::fs::OFlags::PATH, Mode::empty()).expect("opens");
     for depth in 0..5_000 {
-        mkdirat(&at, "d", Mode::RWXU).expect("makes");
+        rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("makes");
         for name in ["w", ".wharf-0"] {
             if depth % 100 == 0 {
-                mkdirat(&at, name, Mode::RWXU).expect("makes");
+                rustix::fs::mkdirat(&at, name, Mode::RWXU).expect("makes");
             }
         }
         at = rustix::fs::openat(&at, "d", rustix::fs::OFlags::PATH, Mode::empty()).expect("opens");

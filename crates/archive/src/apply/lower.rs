@@ -1,0 +1,123 @@
+//! Hard links to files of the layers below, in a layer that is applied by itself.
+//!
+//! A link is another name of one file, and a file is in one layer. Where a layer links to what a layer below has, the file comes up into
+//! this layer under its own name, as overlayfs brings up what is linked to. Here an empty file takes its place, so that whatever the layer
+//! does to its names comes out as it should; it is filled when the layers below are there. It is known by its inode and by a time that nobody
+//! can foresee, since an inode whose last name has gone may be given to another file.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, Timespec, Timestamps, fstat, futimens, openat},
+    io::Errno,
+};
+use wharf_content::{Error, ErrorKind, Result};
+
+use super::{
+    Apply, Directory,
+    name::{components, shown},
+    node,
+    tree::{Missing, cannot},
+    writable,
+};
+
+/// The most bytes of paths that are remembered.
+const MAX_LEN: usize = 64 * 1024 * 1024;
+
+/// Files that are still to be filled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lower {
+    /// Their paths below the root, by inode.
+    pub(crate) paths: HashMap<u64, Vec<u8>>,
+    /// Their time, in seconds.
+    pub(crate) mark: i64,
+}
+
+/// Collects them.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    lower: Lower,
+    len: usize,
+}
+
+impl List {
+    /// Whether an inode is one of them.
+    pub(super) fn has(&self, inode: u64) -> bool {
+        self.lower.paths.contains_key(&inode)
+    }
+
+    pub(super) fn finish(self) -> Lower {
+        self.lower
+    }
+
+    /// A time before 2038, as every file system can have.
+    fn mark(&mut self) -> Timestamps {
+        if self.lower.paths.is_empty() {
+            self.lower.mark = i64::try_from(RandomState::new().hash_one(0) >> 33).unwrap_or_default();
+        }
+        let time = Timespec { tv_sec: self.lower.mark, tv_nsec: 0 };
+        Timestamps { last_access: time, last_modification: time }
+    }
+}
+
+impl Apply {
+    /// Makes an empty file in the place of one of the layers below.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where the way to it goes through links, which the layers below know nothing of.
+    pub(super) fn bring_up(&mut self, target: &[u8]) -> Result<()> {
+        let mut parent = components(target)?;
+        let Some(base) = parent.pop() else { return Ok(()) };
+        let directory = self.make_directory(&parent)?;
+        if !self.is_at(&directory, &parent).map_err(|error| cannot("find", target, error))? {
+            return Err(Error::failed_precondition(format!(
+                "a hard link to {}, which is below a link and not in this layer",
+                shown(target)
+            )));
+        }
+        let fd = writable(&directory, || node::file(&*directory, base, Mode::RUSR | Mode::WUSR))
+            .map_err(|error| cannot("make the file", target, error))?;
+        futimens(&fd, &self.lower.mark()).map_err(|error| cannot("set the times of", target, error))?;
+        let inode = fstat(&fd).map_err(|error| cannot("look at", target, error))?.st_ino;
+        let path = [&parent[..], &[base]].concat().join(&b'/');
+        self.lower.len += path.len() + size_of::<(u64, Vec<u8>)>();
+        self.lower.lower.paths.insert(inode, path);
+        if self.lower.len > MAX_LEN {
+            let what = "more hard links lead to layers below than anybody needs";
+            return Err(Error::new(ErrorKind::ResourceExhausted, what));
+        }
+        Ok(())
+    }
+
+    /// Whether a path leads to a directory without going through links.
+    fn is_at(&mut self, directory: &Rc<Directory>, path: &[&[u8]]) -> Result<bool, Errno> {
+        let root = self.tree.root();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = openat(&*root, ".", flags, Mode::empty())?;
+        for part in path {
+            at = match openat(&at, *part, flags, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(fstat(&at)?.st_ino == directory.inode)
+    }
+
+    /// Whether the layers below may have what a link leads to: nothing that this layer has or hides is in the way.
+    pub(super) fn may_be_below(&mut self, target: &[u8]) -> Result<bool> {
+        if self.options.whiteouts == super::Whiteouts::Remove {
+            return Ok(false);
+        }
+        let mut parent = components(target)?;
+        let Some(base) = parent.pop() else { return Ok(false) };
+        Ok(match self.tree.directory(&parent, Missing::Leave)? {
+            None => true,
+            Some(directory) => directory.look(base)?.is_none(),
+        })
+    }
+}

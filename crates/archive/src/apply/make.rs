@@ -1,0 +1,119 @@
+//! Making what an entry describes, in the place of what is there: directories are kept, all else is replaced.
+
+use std::{io::Read, rc::Rc};
+
+use rustix::{
+    fd::OwnedFd,
+    fs::{Mode, fchmod, fstat, ftruncate, mkdirat},
+    io::{Errno, pwrite},
+};
+use wharf_content::{Error, Result};
+
+use super::{
+    Apply, BUFFER_LEN, Directory, Ownership, hide::remove, is_a_directory, node::Metadata, tree::cannot,
+    writable,
+};
+use crate::untar::{Entry, TarReader};
+
+impl Apply {
+    /// Makes something where there is nothing, or after what is there was removed: most of the time there is nothing.
+    pub(super) fn make<T>(
+        &mut self,
+        directory: &Rc<Directory>,
+        base: &[u8],
+        what: &str,
+        name: &[u8],
+        mut make: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T> {
+        let mut made = writable(directory, &mut make);
+        if matches!(made, Err(Errno::EXIST)) {
+            self.clear(directory, base)?;
+            made = writable(directory, make);
+        }
+        let made = made.map_err(|error| cannot(what, name, error))?;
+        self.written.add(directory.inode, base);
+        Ok(made)
+    }
+
+    /// Makes a directory, or takes the one that is there.
+    pub(super) fn directory(
+        &mut self,
+        directory: &Rc<Directory>,
+        base: &[u8],
+        metadata: Metadata,
+        name: &[u8],
+    ) -> Result<()> {
+        let mut make = || mkdirat(directory, base, Mode::from_raw_mode(0o700));
+        let (mut is_kept, mut was_whiteout) = (false, false);
+        let mut made = writable(directory, &mut make);
+        if made == Err(Errno::EXIST) {
+            let there = directory.look(base)?;
+            was_whiteout = there.as_ref().is_some_and(|stat| self.is_whiteout(stat));
+            is_kept = there.as_ref().is_some_and(is_a_directory);
+            made = if is_kept {
+                Ok(())
+            } else {
+                self.clear(directory, base)?;
+                writable(directory, make)
+            };
+        }
+        made.map_err(|error| cannot("make the directory", name, error))?;
+        self.written.add(directory.inode, base);
+        let fd = directory.open(base).map_err(|error| cannot("open", name, error))?;
+        let stat = fstat(&fd).map_err(|error| cannot("look at", name, error))?;
+        if !is_kept {
+            self.written.add_own(stat.st_ino);
+            if was_whiteout {
+                self.mark_opaque(&fd, name)?;
+            }
+        }
+        metadata.set(&fd, &stat, name, &mut self.omissions)?;
+        // It may not be found again by its name, when a link on the way is hidden. The owner still writes to it.
+        let mode = match self.options.ownership {
+            Ownership::Image => metadata.mode,
+            Ownership::User => metadata.mode | Mode::RWXU,
+        };
+        fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
+        self.directories.insert(stat.st_ino, (name.to_vec(), metadata));
+        Ok(())
+    }
+
+    /// Removes what is to be replaced.
+    pub(super) fn clear(&mut self, directory: &Rc<Directory>, base: &[u8]) -> Result<()> {
+        // It may have been on the way to a directory that is open.
+        self.tree.forget();
+        writable(directory, || remove(directory, base)).map_err(|error| cannot("replace", base, error))
+    }
+
+    /// Writes a file's content.
+    pub(super) fn content<R: Read>(
+        &mut self,
+        entry: &Entry,
+        fd: &OwnedFd,
+        tar: &mut TarReader<R>,
+    ) -> Result<()> {
+        let failed = |error| cannot("write", &entry.name, error);
+        let mut put = |tar: &mut TarReader<R>, mut at: u64, mut left: u64| {
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+                let read = tar.read(&mut self.buffer[..most])?;
+                let mut rest = &self.buffer[..read];
+                while !rest.is_empty() {
+                    let count = pwrite(fd, rest, at).map_err(failed)?;
+                    rest = &rest[count..];
+                    at += count as u64;
+                }
+                left -= read as u64;
+                self.applied.bytes += read as u64;
+            }
+            Ok::<_, Error>(())
+        };
+        match &entry.sparse {
+            None => put(tar, 0, entry.size),
+            Some(sparse) => {
+                ftruncate(fd, sparse.real_size).map_err(failed)?;
+                sparse.pieces.iter().try_for_each(|piece| put(tar, piece.offset, piece.len))
+            }
+        }
+    }
+}
