@@ -14,9 +14,11 @@ mod pull;
 mod push;
 mod store;
 mod store_figures;
+mod unpack;
 
 pub(crate) use archive::{export, import};
 pub(crate) use graph::graph;
 pub(crate) use pull::pull;
 pub(crate) use push::{copy, push};
 pub(crate) use store::store;
+pub(crate) use unpack::unpack;

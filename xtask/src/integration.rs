@@ -17,6 +17,7 @@ mod steps;
 mod store;
 mod strace;
 mod tokens;
+mod tree;
 mod upkeep;
 
 use std::fs;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::cargo::Workspace;
+use crate::debian;
 use crate::failure::{Context, Failure, Result, ensure};
 use crate::programs;
 use crate::registry::{self, Registry};
@@ -107,7 +109,7 @@ type Step = (&'static str, fn(&World) -> Result<()>);
 /// Installs, builds, starts, checks, and clears away.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let steps = select(&steps::all(), options.only.as_deref())?;
-    programs::require(programs::INTEGRATION, !options.skip_install)?;
+    programs::require(&[programs::INTEGRATION, debian::PROGRAMS].concat(), !options.skip_install)?;
     ensure(programs::is_root()?, || {
         "containerd and the steps with a file system of their own need root".to_owned()
     })?;

@@ -7,6 +7,7 @@
 
 mod bench;
 mod cargo;
+mod debian;
 mod failure;
 mod fuzz;
 mod integration;
@@ -102,6 +103,8 @@ enum Bench {
     Export(Moving),
     /// Imports them from an archive: wharf into a store and skopeo into a layout, in turn.
     Import(Moving),
+    /// Pulls and unpacks the Debian image beside ctr, umoci and tar, and unpacks what is hard to unpack.
+    Unpack(Moving),
     /// Commits many small blobs and a large one, beside sha256sum and cp, and looks through 100,000.
     Store {
         /// How often the large file is taken by each contender; the medians are compared.
@@ -160,6 +163,9 @@ fn main() -> ExitCode {
         }
         Task::Bench { what: Bench::Import(Moving { rounds, only, wharf }) } => {
             bench::import(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Unpack(Moving { rounds, only, wharf }) } => {
+            bench::unpack(rounds, only.as_deref(), wharf.as_deref())
         }
         Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
         Task::Bench { what: Bench::Graph { rounds } } => bench::graph(rounds),

@@ -45,14 +45,15 @@ pub(crate) const INTEGRATION: &[Program] = &[
 /// What the fuzz targets need: libFuzzer is compiled from source.
 pub(crate) const FUZZ: &[Program] = &[Program { name: "c++", package: "g++" }];
 
-/// What the benchmarks of pull, push and copy need.
+/// What the benchmarks of images need.
 pub(crate) const BENCH: &[Program] = &[
     Program { name: "docker-registry", package: "docker-registry" },
     Program { name: "skopeo", package: "skopeo" },
     Program { name: "containerd", package: "containerd" },
     Program { name: "ctr", package: "containerd" },
     Program { name: "curl", package: "curl" },
-    Program { name: "zstd", package: "zstd" },
+    Program { name: "umoci", package: "umoci" },
+    Program { name: "tar", package: "tar" },
 ];
 
 /// Makes sure that all of them are there. `may_install` is whether apt may be asked.

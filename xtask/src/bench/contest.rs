@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(super) struct Arena {
     pub(super) wharf: PathBuf,
     pub(super) rounds: u32,
     scratch: Scratch,
+    /// How many runs' places were kept.
+    left: AtomicUsize,
 }
 
 impl Arena {
@@ -37,7 +39,7 @@ impl Arena {
         // Beside what cargo builds, for there the disk is a real one.
         let directory = workspace.target.join("bench");
         fs::create_dir_all(&directory).context(directory.display())?;
-        Ok(Self { wharf, rounds, scratch: Scratch::within(&directory, "run")? })
+        Ok(Self { wharf, rounds, scratch: Scratch::within(&directory, "run")?, left: AtomicUsize::new(0) })
     }
 
     /// A path in its directory.
@@ -55,11 +57,14 @@ impl Arena {
         println!("making the image: {}", shape.title);
         let layout = self.path("layout");
         shape.write(&layout)?;
+        self.publish(&layout, TAG, &shape.reference())
+    }
+
+    /// A registry that has the image of a layout.
+    pub(super) fn publish(&self, layout: &Path, tag: &str, reference: &str) -> Result<Registry> {
         let registry = self.registry("source")?;
-        let (from, to) = (
-            format!("oci:{}:{TAG}", layout.display()),
-            format!("docker://{}", registry.image(&shape.reference())),
-        );
+        let (from, to) =
+            (format!("oci:{}:{tag}", layout.display()), format!("docker://{}", registry.image(reference)));
         skopeo(&self.dir("home")?).args(["--dest-tls-verify=false", &from, &to]).success()?;
         // What is still to be written must not weigh on whoever comes first.
         Tool::new("sync").success()?;
@@ -82,8 +87,26 @@ impl Arena {
         Ok(())
     }
 
-    /// Lets all of them run in each round, another one first each time.
+    /// Lets all of them run in each round, another one first each time. What a run leaves is removed after it.
     pub(super) fn contest(&self, contenders: &[Contender<'_>]) -> Result<Vec<Runs>> {
+        self.contest_and(contenders, |place| fs::remove_dir_all(place).context(place.display()))
+    }
+
+    /// As [`contest`](Self::contest), but what runs leave stays until the end: ext4 goes round inodes that were deleted a moment ago one by
+    /// one (fs/ext4/ialloc.c, `recently_deleted`), so that whoever makes many files after many were removed is measured by that.
+    pub(super) fn contest_of_many_files(&self, contenders: &[Contender<'_>]) -> Result<Vec<Runs>> {
+        let left = self.dir("left")?;
+        self.contest_and(contenders, |place| {
+            let number = self.left.fetch_add(1, Ordering::Relaxed);
+            fs::rename(place, left.join(number.to_string())).context(place.display())
+        })
+    }
+
+    fn contest_and(
+        &self,
+        contenders: &[Contender<'_>],
+        clear: impl Fn(&Path) -> Result<()>,
+    ) -> Result<Vec<Runs>> {
         let mut runs: Vec<Runs> =
             contenders.iter().map(|(name, _)| Runs { name, samples: Vec::new() }).collect();
         // Round 0 warms the page cache and is not counted.
@@ -93,7 +116,7 @@ impl Arena {
                 let (name, run) = &contenders[which];
                 let place = self.dir(name)?;
                 let sample = run(&place)?;
-                fs::remove_dir_all(&place).context(place.display())?;
+                clear(&place)?;
                 if round > 0 {
                     runs[which].samples.push(sample);
                 }

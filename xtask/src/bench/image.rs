@@ -1,7 +1,7 @@
 //! The images that are moved: three shapes of noise, as a layout and in a docker-registry.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,9 @@ use crate::registry::{Registry, http};
 
 /// The tag of every image.
 pub(super) const TAG: &str = "noise";
+
+/// How many times 64 MiB 10 GiB are.
+const ZEROS: u64 = 160;
 
 /// How an image is cut.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +67,8 @@ impl Shape {
 
     /// Writes the image as a layout.
     pub(super) fn write(&self, layout: &Path) -> Result<()> {
-        let blobs = layout.join("blobs/sha256");
-        fs::create_dir_all(&blobs).context(blobs.display())?;
-        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
-        for (seed, length) in (1..).zip(self.lengths()) {
-            let file = blobs.join("new");
-            layer::write(&file, length, seed)?;
-            // A tool of its own unpacks it again, and so checks it.
-            diff_ids.push(format!("sha256:{}", sum("gzip -dc \"$1\" | sha256sum", &file)?));
-            layers.push(keep(&blobs, "application/vnd.oci.image.layer.v1.tar+gzip", &file)?);
-        }
-        finish(layout, &layers, &diff_ids)
+        let lengths: Vec<u64> = self.lengths().collect();
+        write_layout(layout, lengths.len(), |at, file| layer::write(file, lengths[at], at as u64 + 1))
     }
 
     /// The paths of the blobs at a registry, config first, as the manifest has them.
@@ -91,21 +85,25 @@ impl Shape {
 
 /// Writes an image with a layer of 10 GiB of zeros as a layout.
 pub(super) fn write_zeros(layout: &Path) -> Result<()> {
-    let blobs = layout.join("blobs/sha256");
-    fs::create_dir_all(&blobs).context(blobs.display())?;
-    let file = blobs.join("new");
-    // The files have holes, so that they take no room; tar writes them as what is read.
-    let script = "cd \"$1\"; mkdir zeros; for i in 0 1 2 3 4 5 6 7 8 9; do truncate -s 1G zeros/$i; done; \
-                  tar --format=ustar --sort=name --owner=0 --group=0 --mtime=@0 -cf - zeros | zstd -q > new; rm -r zeros";
-    Tool::new("sh").args(["-ec", script, "sh"]).arg(&blobs).limit(LIMIT).success()?;
-    let diff_id = format!("sha256:{}", sum("zstd -dcq \"$1\" | sha256sum", &file)?);
-    let layer = keep(&blobs, "application/vnd.oci.image.layer.v1.tar+zstd", &file)?;
-    finish(layout, &[layer], &[diff_id])
+    write_layout(layout, 1, |_, file| layer::write_zeros(file, ZEROS))
 }
 
-/// Writes the documents of an image whose layers are there.
-fn finish(layout: &Path, layers: &[Value], diff_ids: &[String]) -> Result<()> {
+/// Writes an image as a layout; `write` makes the file of each of its layers, which are tar archives in gzip's form.
+pub(super) fn write_layout(
+    layout: &Path,
+    count: usize,
+    write: impl Fn(usize, &Path) -> Result<()>,
+) -> Result<()> {
     let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).context(blobs.display())?;
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for at in 0..count {
+        let file = blobs.join("new");
+        write(at, &file)?;
+        // A tool of its own unpacks it again, and so checks it.
+        diff_ids.push(format!("sha256:{}", sum("gzip -dc \"$1\" | sha256sum", &file)?));
+        layers.push(keep(&blobs, "application/vnd.oci.image.layer.v1.tar+gzip", &file)?);
+    }
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -126,12 +124,23 @@ fn finish(layout: &Path, layers: &[Value], diff_ids: &[String]) -> Result<()> {
     fs::write(layout.join("oci-layout"), version.to_string()).context(layout.display())
 }
 
-/// Gives a file the name that a blob has, and describes it.
-fn keep(blobs: &Path, media_type: &str, file: &Path) -> Result<Value> {
-    let digest = sum("sha256sum < \"$1\"", file)?;
-    let described = descriptor(media_type, &digest, file)?;
-    fs::rename(file, blobs.join(digest)).context(file.display())?;
-    Ok(described)
+/// The files of a layout's layers, lowest first.
+pub(super) fn layers(layout: &Path, tag: &str) -> Result<Vec<PathBuf>> {
+    let read = |path: &Path| -> Result<Value> {
+        serde_json::from_slice(&fs::read(path).context(path.display())?).context(path.display())
+    };
+    let blob = |described: &Value| {
+        let digest = described["digest"].as_str()?.strip_prefix("sha256:")?;
+        Some(layout.join("blobs/sha256").join(digest))
+    };
+    let index = read(&layout.join("index.json"))?;
+    let mut manifests = index["manifests"].as_array().into_iter().flatten();
+    let named = manifests
+        .find(|entry| entry["annotations"]["org.opencontainers.image.ref.name"].as_str() == Some(tag));
+    let manifest = named.and_then(blob).context(format_args!("{} has no {tag}", layout.display()))?;
+    let manifest = read(&manifest)?;
+    let layers = manifest["layers"].as_array().context("the manifest has no layers")?;
+    layers.iter().map(blob).collect::<Option<_>>().context("a layer has no digest")
 }
 
 /// What a line of shell prints for a file, up to the first space.
@@ -146,6 +155,14 @@ fn put(blobs: &Path, media_type: &str, document: &Value) -> Result<Value> {
     let file = blobs.join("new");
     fs::write(&file, document.to_string()).context(file.display())?;
     keep(blobs, media_type, &file)
+}
+
+/// Gives a file the name that a blob has, and describes it.
+fn keep(blobs: &Path, media_type: &str, file: &Path) -> Result<Value> {
+    let digest = sum("sha256sum < \"$1\"", file)?;
+    let described = descriptor(media_type, &digest, file)?;
+    fs::rename(file, blobs.join(digest)).context(file.display())?;
+    Ok(described)
 }
 
 fn descriptor(media_type: &str, digest: &str, file: &Path) -> Result<Value> {

@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use crate::failure::{Context, Result};
+use crate::process::Tool;
 use crate::random::Noise;
 
 /// The longest stored block.
@@ -22,9 +23,40 @@ pub(super) fn write(path: &Path, length: u64, seed: u64) -> Result<()> {
     archive(BufWriter::with_capacity(1 << 20, file), length, seed).context(path.display())
 }
 
+/// Writes a layer with files that have nothing in them.
+pub(super) fn write_empty(path: &Path, names: impl Iterator<Item = String>) -> Result<()> {
+    let write = |out| -> io::Result<()> {
+        let mut stored = Stored::begin(out)?;
+        for name in names {
+            stored.write(&header(&name, 0))?;
+        }
+        stored.write(&[0; 1024])?;
+        stored.end()
+    };
+    let file = File::create(path).context(path.display())?;
+    write(BufWriter::with_capacity(1 << 20, file)).context(path.display())
+}
+
+/// Writes a layer with one file of zeros, so many times 64 MiB, compressed as well as gzip can.
+pub(super) fn write_zeros(path: &Path, times: u64) -> Result<()> {
+    const PIECE: usize = 64 << 20;
+    let member = |bytes: &[u8]| Ok(Tool::new("gzip").arg("-9").input(bytes).success()?.stdout);
+    let (start, end) = (member(&header("zeros", times * PIECE as u64))?, member(&[0; 1024])?);
+    // One member follows the other, and equal ones are compressed once.
+    let zeros = member(&vec![0; PIECE])?;
+    let write = |mut out: BufWriter<File>| -> io::Result<()> {
+        out.write_all(&start)?;
+        (0..times).try_for_each(|_| out.write_all(&zeros))?;
+        out.write_all(&end)?;
+        out.flush()
+    };
+    let file = File::create(path).context(path.display())?;
+    write(BufWriter::with_capacity(1 << 20, file)).context(path.display())
+}
+
 fn archive(out: impl Write, length: u64, seed: u64) -> io::Result<()> {
     let mut stored = Stored::begin(out)?;
-    stored.write(&header(length))?;
+    stored.write(&header("noise", length))?;
     let mut noise = Noise::new(seed);
     let padded = length.next_multiple_of(TAR);
     for word in 0..padded / 8 {
@@ -39,15 +71,20 @@ fn archive(out: impl Write, length: u64, seed: u64) -> io::Result<()> {
     stored.end()
 }
 
-/// The header of a file `noise` (POSIX ustar).
-fn header(length: u64) -> [u8; 512] {
+/// The header of a file with a name of at most 100 bytes (POSIX ustar; longer than 8 GiB as GNU tar has it).
+fn header(name: &str, length: u64) -> [u8; 512] {
     let mut header = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"noise");
+    put(0, name.as_bytes());
     put(100, b"0000644\0");
     put(108, b"0000000\0");
     put(116, b"0000000\0");
-    put(124, format!("{length:011o}\0").as_bytes());
+    if length < 1 << 33 {
+        put(124, format!("{length:011o}\0").as_bytes());
+    } else {
+        put(124, &[0x80]);
+        put(128, &length.to_be_bytes());
+    }
     put(136, b"00000000000\0");
     // The sum is made with spaces in its place.
     put(148, b"        ");
@@ -121,7 +158,6 @@ fn table() -> [u32; 256] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Tool;
     use crate::scratch::Scratch;
 
     #[test]
@@ -134,6 +170,18 @@ mod tests {
             let tool = Tool::new("tar").arg("-xzOf").arg(&path).arg("noise");
             assert_eq!(tool.success().unwrap().stdout.len() as u64, length);
         }
+    }
+
+    #[test]
+    fn names_and_zeros_are_read_too() {
+        let scratch = Scratch::new("layer").unwrap();
+        let path = scratch.path().join("layer");
+        write_empty(&path, ["a", "b/c"].into_iter().map(str::to_owned)).unwrap();
+        let listed = |path: &Path| Tool::new("tar").arg("-tzvf").arg(path).text().unwrap();
+        assert_eq!(listed(&path).lines().count(), 2);
+        assert!(listed(&path).ends_with(" b/c"), "{}", listed(&path));
+        write_zeros(&path, 1).unwrap();
+        assert!(listed(&path).contains(" 67108864 "), "{}", listed(&path));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! containerd with everything of its own in a temporary directory, for its importer and exporter.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Failure, Result, ensure};
 use crate::process::{Daemon, Tool};
 
 /// How long containerd has for answering.
@@ -50,6 +51,20 @@ impl Containerd {
         tool.arg(image).success().map(drop)
     }
 
+    /// Pulls an image as [`Self::pull`] does, and unpacks it into layers for overlayfs.
+    pub(super) fn pull_layers(&self, image: &str) -> Result<()> {
+        let tool = self.ctr().args(["images", "pull", "--plain-http", "--snapshotter", "overlayfs"]);
+        tool.arg(image).success().map(drop)
+    }
+
+    /// Mounts the layers of an image, in the namespace that `wrapper` enters.
+    pub(super) fn mount(&self, image: &str, directory: &Path, wrapper: &[OsString]) -> Result<()> {
+        let [program, rest @ ..] = wrapper else { return Err(Failure::new("no namespace to mount in")) };
+        let tool = Tool::new(program).args(rest).arg("ctr").arg("--address").arg(&self.socket);
+        let tool = tool.args(["--namespace", NAMESPACE, "images", "mount", "--snapshotter", "overlayfs"]);
+        tool.arg(image).arg(directory).success().map(drop)
+    }
+
     /// Exports an image, as ctr's `options` say.
     pub(super) fn export(&self, image: &str, archive: &Path, options: &[&str]) -> Result<()> {
         let tool = self.ctr().args(["images", "export"]).args(options);
@@ -59,6 +74,11 @@ impl Containerd {
     /// A fetch of an image, without unpacking it.
     pub(crate) fn fetch(&self, image: &str) -> Tool {
         self.ctr().args(["content", "fetch", "--plain-http", image])
+    }
+
+    /// A pull of an image that is unpacked for overlayfs.
+    pub(crate) fn pull_for_overlay(&self, image: &str) -> Tool {
+        self.ctr().args(["images", "pull", "--plain-http", "--snapshotter", "overlayfs", image])
     }
 
     /// The images that are there: name, media type and digest.

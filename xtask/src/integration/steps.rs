@@ -5,6 +5,7 @@ mod copy;
 mod credentials;
 mod crowd;
 mod damage;
+mod debian;
 mod delete;
 mod disks;
 mod errors;
@@ -63,6 +64,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(hostile_layers::STEPS);
     steps.extend_from_slice(serve::STEPS);
     steps.extend_from_slice(plugins::STEPS);
+    steps.extend(debian::all());
     steps.extend_from_slice(errors::STEPS);
     steps.extend_from_slice(faults::STEPS);
     steps.extend_from_slice(disks::STEPS);

@@ -45,6 +45,11 @@ impl Wharf {
         Self::new(self.program.clone(), home)
     }
 
+    /// The program.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Its home, where it looks for what its user has configured.
     pub(super) fn home(&self) -> &Path {
         &self.home

@@ -99,7 +99,8 @@ fn hex(digest: &str) -> Result<String> {
     Ok(hex.context(format_args!("{digest} is no sha256 digest"))?.to_owned())
 }
 
-/// Ingests and temporary files below the root, by their paths.
+/// Ingests, temporary files and layers in the making below the root, by their paths. What is in an unpacked layer is the
+/// image's.
 fn strays(root: &Path) -> Result<Vec<String>> {
     let mut strays = Vec::new();
     let mut left = vec![root.to_owned()];
@@ -110,9 +111,10 @@ fn strays(root: &Path) -> Result<Vec<String>> {
             if name.starts_with("ingest/")
                 || path.extension().is_some_and(|end| end == "tmp")
                 || name.ends_with("-journal")
+                || name.starts_with("layers/.")
             {
                 strays.push(name);
-            } else if path.is_dir() {
+            } else if path.is_dir() && !name.starts_with("layers/") {
                 left.push(path);
             }
         }
@@ -184,6 +186,9 @@ mod tests {
         assert_eq!(strays(scratch.path()).unwrap(), [""; 0]);
         scratch.dir("ingest/ab").unwrap();
         fs::write(scratch.path().join(".index.json.7-0.tmp"), "").unwrap();
-        assert_eq!(strays(scratch.path()).unwrap(), [".index.json.7-0.tmp", "ingest/ab"]);
+        scratch.dir("layers/.new-7-0/fs").unwrap();
+        scratch.dir("layers/sha256-00/fs/ingest").unwrap();
+        fs::write(scratch.path().join("layers/sha256-00/fs/file.tmp"), "").unwrap();
+        assert_eq!(strays(scratch.path()).unwrap(), [".index.json.7-0.tmp", "ingest/ab", "layers/.new-7-0"]);
     }
 }
