@@ -23,11 +23,11 @@ impl Registry {
         digest: &Digest,
         head: &Parts,
     ) -> Result<Reply, Refusal> {
+        self.present(repository, digest, Refusal::blob_unknown).await?;
         if head.method == http::Method::HEAD && !self.options().read_only {
-            // Who asks may be about to push something made of it. Held first: what is there after that cannot go.
+            // Who asks may be about to push something made of it: what is there after this cannot go.
             self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
         }
-        self.present(repository, digest, Refusal::blob_unknown).await?;
         // Only the digest of the descriptor is looked at.
         let descriptor = Descriptor::new(OCTET_STREAM, digest.clone(), 0);
         let reader = match self.store().reader(&descriptor).await {

@@ -34,8 +34,10 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        if let Start::Mount(digest) = &start {
-            // Held first: what is there after that cannot go.
+        if let Start::Mount(digest) = &start
+            && reading::exists(self.store(), digest).await?
+        {
+            // What is there after this cannot go.
             self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
             if reading::exists(self.store(), digest).await? {
                 self.restore(repository, digest).await?;

@@ -131,3 +131,24 @@ async fn a_referrer_is_kept_for_as_long_as_its_subject() {
     assert_eq!(site.get(&path).await.status, 404);
     site.stop().await;
 }
+
+#[tokio::test]
+async fn asking_for_what_is_not_there_writes_nothing() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let site = Site::start(local(&root).await, RegistryOptions::default()).await;
+    let absent = crate::ABSENT;
+    assert_eq!(site.send("HEAD", &format!("/v2/a/blobs/{absent}"), &[], b"").await.status, 404);
+    assert_eq!(site.get(&format!("/v2/a/blobs/{absent}")).await.status, 404);
+    let leases = site.store.leases().expect("has leases").list_leases(&FilterSet::all()).await;
+    assert_eq!(leases.expect("lists"), []);
+    // A mount of it is an upload like any other, and the lease has that.
+    let mounted = site.send("POST", &format!("/v2/a/blobs/uploads/?mount={absent}"), &[], b"").await;
+    assert_eq!(mounted.status, 202);
+    let leases = site.store.leases().expect("has leases");
+    let [lease] = &leases.list_leases(&FilterSet::all()).await.expect("lists")[..] else {
+        panic!("one lease")
+    };
+    let held = leases.resources(&lease.id).await.expect("lists");
+    assert!(matches!(&held[..], [wharf_content::Resource::Ingest(_)]), "{held:?}");
+    site.stop().await;
+}
