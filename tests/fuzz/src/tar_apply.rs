@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -152,14 +152,19 @@ impl Place {
         let most = layer.len() / RECORD;
         assert!(applied.entries <= most as u64, "{} entries in {most} records", applied.entries);
         assert!(applied.bytes <= layer.len() as u64, "{} bytes of {}", applied.bytes, layer.len());
-        let mut facts = facts(&root);
-        for facts in facts.values_mut() {
-            // Where this place is differs.
+        // Where this place is differs: what the absolute link says, and what was written by way of it, below the root as it must be.
+        let own = self.directory.path().file_name();
+        let called = |part: Component<'_>| match part {
+            Component::Normal(name) if Some(name) == own => "place".into(),
+            other => other.as_os_str().to_owned(),
+        };
+        let tree = facts(&root).into_iter().map(|(path, mut facts)| {
             if facts.content == Content::Link(outside.clone()) {
                 facts.content = Content::Nothing;
             }
-        }
-        Ok(facts)
+            (path.components().map(called).collect(), facts)
+        });
+        Ok(tree.collect())
     }
 }
 
