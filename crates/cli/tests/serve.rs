@@ -18,7 +18,7 @@ use support::{Wharf, three_platforms};
 
 /// A registry that runs, and is stopped.
 struct Served {
-    child: Child,
+    child: Option<Child>,
     url: String,
 }
 
@@ -29,7 +29,7 @@ impl Served {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
-        Self { child, url: line.trim().to_owned() }
+        Self { child: Some(child), url: line.trim().to_owned() }
     }
 
     fn address(&self) -> &str {
@@ -37,11 +37,11 @@ impl Served {
     }
 
     /// Stops it in order, and gives what it told meanwhile.
-    async fn stop(self) -> String {
-        let pid = self.child.id().to_string();
+    async fn stop(mut self) -> String {
+        let mut child = self.child.take().expect("it runs");
+        let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
         let mut told = String::new();
-        let mut child = self.child;
         let (status, told) = tokio::task::spawn_blocking(move || {
             child.stderr.take().expect("piped").read_to_string(&mut told).expect("reads");
             (child.wait().expect("waits"), told)
@@ -50,6 +50,16 @@ impl Served {
         .expect("no panic");
         assert_eq!(status.code(), Some(0), "stopping is what was asked for");
         told
+    }
+}
+
+impl Drop for Served {
+    /// A test that fails leaves no server behind.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
