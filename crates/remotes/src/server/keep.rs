@@ -41,7 +41,8 @@ impl Keeper {
         Ok(Some(self.renewed(leases, &mut current).await?.lease.clone()))
     }
 
-    /// Holds something. Does nothing where it is known to be held.
+    /// Holds something. Does nothing where content is known to be held. An ingest is asked for each time: whether the lease is still there
+    /// matters to who writes under it.
     pub(super) async fn hold(&self, store: &dyn Store, resource: Resource) -> Result<()> {
         let Some(leases) = store.leases() else { return Ok(()) };
         let mut slot = self.current.lock().await;
@@ -55,14 +56,15 @@ impl Keeper {
                 *slot = None;
                 let current = self.renewed(leases, &mut slot).await?;
                 leases.add_resource(&current.lease, &resource).await?;
-                current.held.insert(resource);
             }
             added => {
                 added?;
                 if current.held.len() >= MAX_REMEMBERED {
                     current.held.clear();
                 }
-                current.held.insert(resource);
+                if let Resource::Content(_) = resource {
+                    current.held.insert(resource);
+                }
             }
         }
         Ok(())

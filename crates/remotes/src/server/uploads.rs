@@ -51,8 +51,6 @@ impl Registry {
         let Start::Whole(digest) = start else {
             // Dropped and not closed: there is nothing yet that would have to be durable.
             drop(writer);
-            // Nor anything that a collection would leave to be resumed.
-            self.inner.keeper.hold(self.store(), Resource::Ingest(upload.id.ingest())).await?;
             return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
         };
         let outcome = match append(writer.as_mut(), body, &upload, head).await {
@@ -137,8 +135,10 @@ impl Registry {
         }
     }
 
-    /// How the ingest of an upload is opened: under the lease that is to hold the blob.
+    /// How the ingest of an upload is opened: under the lease that is to hold the blob, and held by it, since a collection leaves nothing to
+    /// be resumed that has no byte yet.
     async fn ingest(&self, upload: &Upload) -> Result<IngestOptions, Refusal> {
+        self.inner.keeper.hold(self.store(), Resource::Ingest(upload.id.ingest())).await?;
         let mut options = IngestOptions::new(upload.id.ingest());
         options.lease = self.inner.keeper.lease(self.store()).await?;
         Ok(options)

@@ -152,3 +152,24 @@ async fn asking_for_what_is_not_there_writes_nothing() {
     assert!(matches!(&held[..], [wharf_content::Resource::Ingest(_)]), "{held:?}");
     site.stop().await;
 }
+
+#[tokio::test]
+async fn uploads_go_on_when_somebody_has_removed_their_lease() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let site = Site::start(local(&root).await, RegistryOptions::default()).await;
+    let location = site.begin("a").await;
+    let remove = async || {
+        let leases = site.store.leases().expect("has leases");
+        for lease in leases.list_leases(&FilterSet::all()).await.expect("lists") {
+            leases.delete_lease(&lease.id).await.expect("removes");
+        }
+    };
+    remove().await;
+    assert_eq!(site.send("PATCH", &location, &[], b"one").await.status, 202);
+    remove().await;
+    let digest = Digest::sha256(b"one");
+    assert_eq!(site.send("PUT", &format!("{location}?digest={digest}"), &[], b"").await.status, 201);
+    remove().await;
+    site.push_blob("a", b"two").await;
+    site.stop().await;
+}
