@@ -5,6 +5,7 @@
 
 mod archive;
 mod contest;
+mod disk;
 mod figures;
 mod graph;
 mod graph_figures;

@@ -54,6 +54,7 @@ pub(crate) const BENCH: &[Program] = &[
     Program { name: "curl", package: "curl" },
     Program { name: "umoci", package: "umoci" },
     Program { name: "tar", package: "tar" },
+    Program { name: "mkfs.ext4", package: "e2fsprogs" },
 ];
 
 /// Makes sure that all of them are there. `may_install` is whether apt may be asked.

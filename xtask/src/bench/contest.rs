@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::disk::Disk;
 use super::figures::{self, Runs, Sample};
 use super::image::{Shape, TAG};
 use crate::cargo::Workspace;
@@ -26,8 +27,6 @@ pub(super) struct Arena {
     pub(super) wharf: PathBuf,
     pub(super) rounds: u32,
     scratch: Scratch,
-    /// How many runs' places were kept.
-    left: AtomicUsize,
 }
 
 impl Arena {
@@ -39,7 +38,7 @@ impl Arena {
         // Beside what cargo builds, for there the disk is a real one.
         let directory = workspace.target.join("bench");
         fs::create_dir_all(&directory).context(directory.display())?;
-        Ok(Self { wharf, rounds, scratch: Scratch::within(&directory, "run")?, left: AtomicUsize::new(0) })
+        Ok(Self { wharf, rounds, scratch: Scratch::within(&directory, "run")? })
     }
 
     /// A path in its directory.
@@ -89,22 +88,19 @@ impl Arena {
 
     /// Lets all of them run in each round, another one first each time. What a run leaves is removed after it.
     pub(super) fn contest(&self, contenders: &[Contender<'_>]) -> Result<Vec<Runs>> {
-        self.contest_and(contenders, |place| fs::remove_dir_all(place).context(place.display()))
+        self.contest_in(contenders, |_| Ok(()), |place| fs::remove_dir_all(place).context(place.display()))
     }
 
-    /// As [`contest`](Self::contest), but what runs leave stays until the end: ext4 goes round inodes that were deleted a moment ago one by
-    /// one (fs/ext4/ialloc.c, `recently_deleted`), so that whoever makes many files after many were removed is measured by that.
+    /// As [`contest`](Self::contest), but each run has a file system of its own.
     pub(super) fn contest_of_many_files(&self, contenders: &[Contender<'_>]) -> Result<Vec<Runs>> {
-        let left = self.dir("left")?;
-        self.contest_and(contenders, |place| {
-            let number = self.left.fetch_add(1, Ordering::Relaxed);
-            fs::rename(place, left.join(number.to_string())).context(place.display())
-        })
+        let disk = Disk::make(self.path("disk"))?;
+        self.contest_in(contenders, |place| disk.mount(place), Disk::unmount)
     }
 
-    fn contest_and(
+    fn contest_in(
         &self,
         contenders: &[Contender<'_>],
+        prepare: impl Fn(&Path) -> Result<()>,
         clear: impl Fn(&Path) -> Result<()>,
     ) -> Result<Vec<Runs>> {
         let mut runs: Vec<Runs> =
@@ -115,8 +111,10 @@ impl Arena {
                 let which = (turn + round as usize) % contenders.len();
                 let (name, run) = &contenders[which];
                 let place = self.dir(name)?;
-                let sample = run(&place)?;
+                prepare(&place)?;
+                let sample = run(&place);
                 clear(&place)?;
+                let sample = sample?;
                 if round > 0 {
                     runs[which].samples.push(sample);
                 }

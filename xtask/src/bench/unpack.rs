@@ -2,12 +2,13 @@
 //! and tar; a layer of zeros, for the memory that it takes; and a layer that hides its directory again and again, which is
 //! to cost twice as much where there is twice as much of it.
 //!
-//! wharf has everything on the disk when it ends, the others do not. What they leave is thrown away before the next one begins.
+//! wharf has everything on the disk when it ends, the others do not. Each run has a file system of its own.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::contest::{Arena, Contender};
+use super::disk;
 use super::figures::{Bound, Runs, Target, report};
 use super::image::{self, write_layout};
 use super::layer;
@@ -32,6 +33,9 @@ pub(crate) fn unpack(rounds: u32, only: Option<&str>, program: Option<&Path>) ->
     ensure(!titles.is_empty(), || {
         format!("there is no such thing to unpack; there are: {}", TITLES.join("; "))
     })?;
+    if !disk::is_apart()? {
+        return Ok(());
+    }
     let arena = Arena::open(rounds, program)?;
     let mut text = String::new();
     for title in titles {
@@ -121,7 +125,7 @@ fn zeros(arena: &Arena) -> Result<Vec<Runs>> {
 }
 
 fn opaque(arena: &Arena) -> Result<Vec<Runs>> {
-    let (whole, half) = (arena.path("all"), arena.path("half"));
+    let (whole, half) = (arena.path("image-whole"), arena.path("image-half"));
     for (layout, count) in [(&whole, 40_000), (&half, 20_000)] {
         write_layout(layout, 2, |at, file| match at {
             0 => layer::write_empty(file, (0..count).map(|number| format!("d/old-{number}"))),
