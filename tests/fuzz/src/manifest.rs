@@ -92,9 +92,11 @@ async fn document(descriptor: &Descriptor, bytes: &[u8]) -> Outcome {
             assert_eq!(&again, child, "a descriptor that is written and read");
             assert!(child.embedded().is_none_or(|bytes| child.verify(&bytes).is_ok()));
         }
-        // The same document with other spaces and in another order of its keys.
-        if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
-            let text = value.to_string();
+        // The same document with other spaces and in another order of its keys. A config that has a key of its platform twice has none that
+        // two programs would agree on, and is another one when it is written with the last of them.
+        if let Some(text) = serde_json::from_slice::<Value>(bytes).ok().map(|value| value.to_string())
+            && image::platform_of_config(text.as_bytes()) == image::platform_of_config(bytes)
+        {
             let other = Descriptor::of(&*descriptor.media_type, text.as_bytes());
             assert_eq!(decode(&other, text.as_bytes()).await.as_ref().ok(), Some(decoded), "as {text}");
         }
