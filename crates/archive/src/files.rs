@@ -30,7 +30,7 @@ use wharf_images::{
 use crate::{
     apply::{components, shown},
     unpack::{
-        ahead::{Ahead, Job},
+        ahead::{Ahead, Buffers, Job},
         layers,
     },
 };
@@ -364,7 +364,8 @@ impl Files {
         let reader = reader.context(|| format!("cannot read layer {}", layer.digest))?;
         let stream = BlobStream::new(reader, Handle::current());
         let (catalogue, options) = (self.options.catalogue.clone(), self.options.layers);
-        Ok(Job { layer, diff_id, stream, is_verified: false, catalogue, options, sink: Arc::new(Silent) })
+        let (sink, buffers) = (Arc::new(Silent), Buffers::shared_by(1));
+        Ok(Job { layer, diff_id, stream, buffers, is_verified: false, catalogue, options, sink })
     }
 
     /// Reads the newest layer that was not read yet.

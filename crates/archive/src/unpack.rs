@@ -23,7 +23,7 @@ use wharf_images::{
 };
 
 use crate::apply::{ApplyOptions, LeftOut, Ownership, apply_in};
-use ahead::{Ahead, Job};
+use ahead::{Ahead, Buffers, Job};
 use early::EarlySync;
 use staging::Staging;
 
@@ -136,6 +136,8 @@ pub async fn unpack(
 ) -> Result<Unpacked> {
     let manifest = image::manifest(provider.as_ref(), target, &options.selection, &options.catalogue).await?;
     let layers = layers(provider.as_ref(), &manifest).await?;
+    // One is applied, and the next one read ahead.
+    let buffers = Buffers::shared_by(2);
     let mut jobs = Vec::with_capacity(layers.len());
     for (layer, diff_id) in layers {
         let reader =
@@ -145,6 +147,7 @@ pub async fn unpack(
             layer,
             diff_id,
             stream,
+            buffers: buffers.clone(),
             is_verified: false,
             catalogue: options.catalogue.clone(),
             options: options.layers,

@@ -38,7 +38,7 @@ use crate::{
     apply::{Applied, ApplyOptions, LeftOut, apply},
     unpack::{
         Awaited, UnpackOptions, add_left_out,
-        ahead::{Ahead, Job},
+        ahead::{Ahead, Buffers, Job},
         early::EarlySync,
     },
 };
@@ -147,14 +147,16 @@ pub(crate) struct Stager {
     layers: LayerStore,
     store: Arc<LeasedStore>,
     options: UnpackOptions,
+    buffers: Buffers,
     limiter: Semaphore,
 }
 
 impl Stager {
     pub(crate) fn new(store: Arc<LeasedStore>, options: UnpackOptions) -> Result<Self> {
         let layers = LayerStore::of(store.as_ref())?;
-        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Self { layers, store, options, limiter: Semaphore::new(processors) })
+        let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let buffers = Buffers::shared_by(at_once);
+        Ok(Self { layers, store, options, buffers, limiter: Semaphore::new(at_once) })
     }
 
     /// Finds out which layers are to be unpacked, and has the lease hold them all, those that are there and those that will be.
@@ -226,6 +228,7 @@ impl Stager {
             layer: planned.layer.clone(),
             diff_id: planned.diff_id.clone(),
             stream: BlobStream::new(reader, Handle::current()),
+            buffers: self.buffers.clone(),
             is_verified,
             catalogue: self.options.catalogue.clone(),
             options: self.options.layers,

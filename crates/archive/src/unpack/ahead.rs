@@ -1,8 +1,7 @@
-//! Reading a layer ahead of who applies it: read, hashed and unwrapped on one thread, hashed again on another, a few buffers in front.
+//! Reading a layer ahead of who applies it, each part of the work on a thread of its own, a few buffers in front of the next.
 //!
 //! ```text
-//! blob ─> [digest] ─> unwrap ─> a few full buffers ─> [diff id] ─> as many ─> whoever reads
-//!                       └─────────────── empty buffers <────────────────────────┘
+//! blob ─> [digest] ─> unwrap ─> [diff id] ─> whoever reads
 //! ```
 //!
 //! The end of the stream comes after both digests were found right, so that who has seen the end has seen the layer. A blob whose digest
@@ -19,16 +18,21 @@ use std::{
 
 use wharf_content::{Algorithm, Catalogue, Descriptor, Digest, Error, Hasher, Result};
 use wharf_images::{
-    layer::{self, BlobStream, LayerOptions},
+    layer::{self, BlobStream, LayerOptions, LayerStream},
     progress::{Event, Sink},
 };
 
-/// The length of a buffer.
-const BUFFER_LEN: usize = 128 * 1024;
-/// How many buffers there are: 2 MiB for each layer that is read ahead.
-const BUFFERS: usize = 16;
+/// The length of a buffer. Longer ones wake threads less often, and do not stay in a processor's cache.
+const BUFFER_LEN: usize = 256 * 1024;
+/// How many buffers the blob has on its way to be unwrapped: 1 MiB.
+const BLOB_BUFFERS: usize = 4;
+/// How many buffers the plain streams have that are read at once: 8 MiB, so that writing many small files and unwrapping large ones
+/// need not wait for each other.
+const PLAIN_BUFFERS: usize = 32;
+/// The fewest and the most that one of them has.
+const EACH: (usize, usize) = (8, 16);
 
-/// A layer's plain stream. Dropping it ends the reading.
+/// A stream that another thread reads. Dropping it ends the reading.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     full: Receiver<io::Result<Buffer>>,
@@ -38,12 +42,28 @@ pub(crate) struct Ahead {
     is_over: bool,
 }
 
+/// The other end of an [`Ahead`].
+struct Feed {
+    full: SyncSender<io::Result<Buffer>>,
+    empty: Receiver<Buffer>,
+}
+
+/// The buffers of layers that are read at once. What one layer has used serves the next one.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffers {
+    /// How many the plain stream of one layer has.
+    each: usize,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
 /// Some bytes of a stream; none at its end.
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
     /// How many of the bytes count.
     len: usize,
+    /// Where the bytes come from, and go when nobody needs them.
+    buffers: Option<Buffers>,
 }
 
 /// What is read, and what it must be.
@@ -51,6 +71,7 @@ pub(crate) struct Job {
     pub(crate) layer: Descriptor,
     pub(crate) diff_id: Digest,
     pub(crate) stream: BlobStream,
+    pub(crate) buffers: Buffers,
     /// Whether the blob's digest is for somebody else to verify.
     pub(crate) is_verified: bool,
     pub(crate) catalogue: Catalogue,
@@ -59,28 +80,49 @@ pub(crate) struct Job {
 }
 
 impl Ahead {
-    /// Begins to read a layer.
+    /// Begins to read a layer, as a plain stream.
     ///
     /// # Errors
     /// Those of the system, which may have no more threads.
     pub(crate) fn start(job: Job) -> Result<Self> {
-        let (plain_sender, plain) = sync_channel(BUFFERS);
-        let (full_sender, full) = sync_channel(BUFFERS);
-        let (empty, empty_receiver) = sync_channel(BUFFERS);
-        for _ in 0..BUFFERS {
-            // There is room for all of them; they grow when they are used.
-            let _ = empty.send(Buffer::default());
-        }
-        let (layer, diff_id) = (job.layer.clone(), job.diff_id.clone());
+        let Job { layer, diff_id, stream, buffers, is_verified, catalogue, options, sink } = job;
+        let stored = Watched { stream, layer: layer.clone(), sink };
+        let (stored, found): (LayerStream, _) = if is_verified {
+            (Box::new(stored), None)
+        } else {
+            let (stored, found) = hashed(stored, layer.digest.algorithm(), &buffers)?;
+            (Box::new(stored), Some(found))
+        };
+        let (feed, Self { full: plain, empty, .. }) = pipe(buffers.each, &buffers);
+        let (identified, full) = sync_channel(buffers.each);
+        let blob = layer.clone();
         spawn("wharf-layer", move || {
-            if let Err(error) = run(job, &plain_sender, &empty_receiver) {
-                // Nobody reads any more: then nobody wants to know.
-                let _ = plain_sender.send(Err(error));
-            }
+            let unwrapped = layer::unwrap(&blob, stored, &catalogue, &options).map_err(io::Error::other);
+            let verify = || match found.map(|found| found.recv()) {
+                None => Ok(()),
+                Some(Ok(found)) => check(&blob, &blob.digest, &found, "digest"),
+                Some(Err(_)) => Err(ended_early()),
+            };
+            feed.hand_on(unwrapped.map(|unwrapped| unwrapped.stream), |_| (), verify);
         })?;
-        spawn("wharf-diff-id", move || identify(&layer, &diff_id, &plain, &full_sender))?;
-        Ok(Self { full, empty, current: Buffer::default(), at: 0, is_over: false })
+        spawn("wharf-diff-id", move || identify(&layer, &diff_id, &plain, &identified))?;
+        Ok(Self::over(full, empty))
     }
+
+    fn over(full: Receiver<io::Result<Buffer>>, empty: SyncSender<Buffer>) -> Self {
+        Self { full, empty, current: Buffer::default(), at: 0, is_over: false }
+    }
+}
+
+/// A stream with so many buffers. They take their room when they are used.
+fn pipe(count: usize, buffers: &Buffers) -> (Feed, Ahead) {
+    let (full_sender, full) = sync_channel(count);
+    let (empty, empty_receiver) = sync_channel(count);
+    for _ in 0..count {
+        // There is room for all of them.
+        let _ = empty.send(Buffer { bytes: Vec::new(), len: 0, buffers: Some(buffers.clone()) });
+    }
+    (Feed { full: full_sender, empty: empty_receiver }, Ahead::over(full, empty))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -88,12 +130,31 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     spawned.map(drop).map_err(|error| Error::io("cannot start a thread", error))
 }
 
+/// Hashes a stream while it is read ahead. The digest, of what was read of it, comes when all of it was read, or nobody wants more.
+fn hashed(
+    mut stream: impl Read + Send + 'static,
+    algorithm: Algorithm,
+    buffers: &Buffers,
+) -> Result<(Ahead, Receiver<Digest>)> {
+    let (feed, ahead) = pipe(BLOB_BUFFERS, buffers);
+    let (digest, found) = sync_channel(1);
+    spawn("wharf-blob", move || {
+        let mut hasher = Hasher::new(algorithm);
+        feed.hand_on(Ok(&mut stream), |bytes| hasher.update(bytes), || Ok(()));
+        // Nobody may wait for it.
+        let _ = digest.send(hasher.finish());
+    })?;
+    Ok((ahead, found))
+}
+
+fn ended_early() -> io::Error {
+    io::Error::other(Error::internal("a thread that reads a layer ended early"))
+}
+
 impl Read for Ahead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.current.len && !self.is_over {
-            let next = self.full.recv().map_err(|_| {
-                io::Error::other(Error::internal("the thread that reads a layer ended early"))
-            })??;
+            let next = self.full.recv().map_err(|_| ended_early())??;
             let used = std::mem::replace(&mut self.current, next);
             // The thread may be at its end.
             let _ = self.empty.send(used);
@@ -106,24 +167,37 @@ impl Read for Ahead {
     }
 }
 
-/// Reads to the end, or until nobody listens.
-fn run(job: Job, plain: &SyncSender<io::Result<Buffer>>, empty: &Receiver<Buffer>) -> io::Result<()> {
-    let Job { layer, stream, is_verified, catalogue, options, sink, .. } = job;
-    let stored = (!is_verified).then(|| Arc::new(Mutex::new(Hasher::new(layer.digest.algorithm()))));
-    let hashed = Hashed { stream, hasher: stored.clone(), layer: layer.clone(), sink };
-    let mut unwrapped = layer::unwrap(&layer, hashed, &catalogue, &options).map_err(io::Error::other)?.stream;
-    while let Ok(mut buffer) = empty.recv() {
-        buffer.fill(&mut unwrapped)?;
-        let is_over = buffer.len == 0;
-        if is_over && let Some(stored) = &stored {
-            check(&layer, &layer.digest, &finish(stored), "digest")?;
-        }
-        // Whoever does not want the end any more has it.
-        if plain.send(Ok(buffer)).is_err() || is_over {
-            break;
+impl Feed {
+    /// Hands on a stream to its end or its error, or until nobody listens; `look` sees all of it. The end is told when `verify` agrees.
+    fn hand_on<S: Read>(
+        &self,
+        stream: io::Result<S>,
+        mut look: impl FnMut(&[u8]),
+        verify: impl FnOnce() -> io::Result<()>,
+    ) {
+        let handed = stream.and_then(|mut stream| {
+            while let Ok(mut buffer) = self.empty.recv() {
+                buffer.fill(&mut stream)?;
+                if buffer.len == 0 {
+                    // What it comes from may wait for being read to the end.
+                    drop(stream);
+                    verify()?;
+                    // Whoever does not want the end any more has it.
+                    let _ = self.full.send(Ok(buffer));
+                    break;
+                }
+                look(&buffer.bytes[..buffer.len]);
+                if self.full.send(Ok(buffer)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = handed {
+            // Nobody reads any more: then nobody wants to know.
+            let _ = self.full.send(Err(error));
         }
     }
-    Ok(())
 }
 
 /// Hashes what comes by, to the end or until nobody listens.
@@ -149,11 +223,36 @@ fn identify(
     }
 }
 
+impl Buffers {
+    /// For so many layers that are read at once.
+    pub(crate) fn shared_by(layers: usize) -> Self {
+        let each = (PLAIN_BUFFERS / layers.max(1)).clamp(EACH.0, EACH.1);
+        Self { each, spare: Arc::default() }
+    }
+
+    fn take(&self) -> Option<Vec<u8>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give_back(&self, bytes: Vec<u8>) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(buffers) = self.buffers.take().filter(|_| !self.bytes.is_empty()) {
+            buffers.give_back(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
 impl Buffer {
     /// Fills it as far as the stream goes.
     fn fill(&mut self, stream: &mut impl Read) -> io::Result<()> {
         if self.bytes.is_empty() {
-            self.bytes = vec![0; BUFFER_LEN];
+            let spare = self.buffers.as_ref().and_then(Buffers::take);
+            self.bytes = spare.unwrap_or_else(|| vec![0; BUFFER_LEN]);
         }
         self.len = 0;
         while self.len < self.bytes.len() {
@@ -178,32 +277,19 @@ fn check(layer: &Descriptor, expected: &Digest, found: &Digest, what: &str) -> i
     ))))
 }
 
-/// Hashes what is read of a blob, and tells how far it is.
-struct Hashed {
+/// Tells how far the reading of a blob is.
+struct Watched {
     stream: BlobStream,
-    hasher: Option<Arc<Mutex<Hasher>>>,
     layer: Descriptor,
     sink: Arc<dyn Sink>,
 }
 
-impl Read for Hashed {
+impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
-        if let Some(hasher) = &self.hasher {
-            hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..count]);
-        }
         if count > 0 {
             self.sink.event(&Event::Extracted { descriptor: &self.layer, count: count as u64 });
         }
         Ok(count)
     }
-}
-
-fn finish(hasher: &Mutex<Hasher>) -> Digest {
-    // The stream is at its end.
-    let hasher = std::mem::replace(
-        &mut *hasher.lock().unwrap_or_else(PoisonError::into_inner),
-        Hasher::new(Algorithm::default()),
-    );
-    hasher.finish()
 }
