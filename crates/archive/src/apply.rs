@@ -31,8 +31,7 @@ use std::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, CWD, FileType, Mode, Stat, Timestamps, XattrFlags, chmodat, fsetxattr, fstat, linkat,
-        symlinkat, utimensat,
+        AtFlags, CWD, FileType, Stat, Timestamps, XattrFlags, fsetxattr, fstat, linkat, symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -45,13 +44,13 @@ pub(crate) use self::{
     implied::Implied,
     lower::Lower,
     node::OVERLAY,
-    tree::{cannot, itself, times_of},
+    tree::{IMPLIED_MODE, cannot, itself, times_of},
 };
 use self::{
     hide::{Written, remove},
     left_out::Omissions,
     node::Metadata,
-    tree::{Directory, Missing, Tree},
+    tree::{Directory, Missing, Tree, writable},
 };
 use crate::untar::{Entry, Kind, TarReader};
 
@@ -249,7 +248,7 @@ impl Apply {
         let root = self.tree.root().open(b".").map_err(|error| cannot("open", name, error))?;
         let stat = fstat(&root).map_err(|error| cannot("look at", name, error))?;
         metadata.set(&root, &stat, name, &mut self.omissions)?;
-        self.root = Some(metadata);
+        self.root = Some(metadata.without_xattrs());
         Ok(())
     }
 
@@ -468,22 +467,6 @@ fn is_circle(error: &Error) -> bool {
 
 fn is_a_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-/// Does something in a directory that its owner may not write to: a user who is not root may change that for a moment.
-fn writable<T>(directory: &Directory, mut change: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    match change() {
-        Err(Errno::ACCESS) => {}
-        done => return done,
-    }
-    let mode = fstat(directory)?.st_mode;
-    let itself = tree::itself(directory);
-    let set =
-        |mode: u32| chmodat(rustix::fs::CWD, &*itself, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
-    set(mode | 0o700)?;
-    let done = change();
-    set(mode)?;
-    done
 }
 
 #[cfg(test)]

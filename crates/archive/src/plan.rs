@@ -34,8 +34,8 @@ use crate::{
     transport::Title,
 };
 
-/// How many missing parts an error names.
-const MAX_NAMED: usize = 8;
+/// How many missing parts an error names: whoever brings them by other means needs all of them, and no image that people make has more.
+const MAX_NAMED: usize = 200;
 
 /// How many platforms are tried for one that could be exported instead.
 const MAX_ADVISED: usize = 16;

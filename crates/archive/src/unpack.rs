@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use rustix::fs::fchmod;
 use tokio::runtime::Handle;
 use wharf_content::{
     Catalogue, Descriptor, Digest, Error, ErrorKind, Provider, Result, ResultExt, blocking, read_blob,
@@ -22,7 +23,7 @@ use wharf_images::{
     progress::{Silent, Sink},
 };
 
-use crate::apply::{ApplyOptions, LeftOut, Ownership, apply_in};
+use crate::apply::{ApplyOptions, IMPLIED_MODE, LeftOut, Ownership, apply_in, cannot};
 use ahead::{Ahead, Buffers, Job};
 use early::EarlySync;
 use staging::Staging;
@@ -119,10 +120,11 @@ pub struct Unpacked {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Unpacks an image into `directory`, which is not there yet or is empty.
+/// Unpacks an image into `directory`, which is not there yet or is empty. Where no layer says anything of the root, it has mode 0755.
 ///
 /// # Errors
-/// `AlreadyExists` where there is something in the directory; `Unavailable` while another process unpacks to it; `NotFound` when the image
+/// `AlreadyExists` where there is something in the directory; `InvalidArgument` for one that something is mounted on or that this process is at
+/// work in, since another takes its place; `Unavailable` while another process unpacks to it; `NotFound` when the image
 /// has no fitting platform or parts of it are missing; `FailedPrecondition` for a blob or a layer with another digest, and a config
 /// whose diff ids are not as many as the layers; those of [`apply`](crate::apply()) and [`wharf_images::layer::unwrap`].
 ///
@@ -218,6 +220,7 @@ fn all(
         Ahead::start(job).map(|ahead| (layer, ahead))
     };
     let mut early = EarlySync::of(&root.path);
+    let mut describes_root = false;
     let mut jobs = jobs.into_iter();
     let mut next = jobs.next().map(begin).transpose()?;
     while let Some((layer, stream)) = next {
@@ -227,7 +230,12 @@ fn all(
             .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
         unpacked.entries += applied.entries;
         unpacked.bytes += applied.bytes;
+        describes_root |= applied.describes_root;
         add_left_out(&mut unpacked.left_out, applied.left_out);
+    }
+    if !describes_root {
+        // In the making it is for its owner alone, and users of the image other than root would see nothing of it.
+        fchmod(root, IMPLIED_MODE).map_err(|error| cannot("set the mode of", b".", error))?;
     }
     Ok(unpacked)
 }

@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -87,6 +87,9 @@ async fn a_config_becomes_a_container() {
         serde_json::from_slice(&fs::read(place.join("config.json")).expect("reads")).expect("JSON");
     assert_eq!(config, bundled.config);
     assert_eq!(fs::read(place.join("rootfs/full/file")).expect("reads"), b"x");
+    // No layer says anything of the root, which every user of the container goes through.
+    let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o7777;
+    assert_eq!((mode(&place), mode(&place.join("rootfs"))), (0o700, 0o755));
     // As others read it.
     let spec = Spec::load(place.join("config.json")).expect("a runtime's configuration");
     let process = spec.process().as_ref().expect("a process");

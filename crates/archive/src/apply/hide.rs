@@ -12,10 +12,11 @@ use std::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, chmodat, fchmod, fstat, openat,
         renameat_with, statat, unlinkat,
     },
     io::Errno,
+    process::geteuid,
 };
 
 use super::tree::itself;
@@ -105,9 +106,13 @@ impl Written {
             }
             return Ok(is_written);
         }
-        let is_left = self.hide_within(&openat(directory, base, LIST, Mode::empty())?, depth + 1)?;
-        if is_written || is_left {
-            return Ok(true);
+        let (below, closed) = open_up(directory, base, &stat)?;
+        let is_left = self.hide_within(&below, depth + 1);
+        if is_written || is_left != Ok(false) {
+            if let Some(mode) = closed {
+                fchmod(&below, mode)?;
+            }
+            return is_left.map(|_| true);
         }
         unlinkat(directory, base, AtFlags::REMOVEDIR)?;
         Ok(false)
@@ -115,6 +120,21 @@ impl Written {
 }
 
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// A directory that is not to be read.
+const CLOSED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a directory in which something may be hidden. Of one whose owner, who is not root, may not do that, it gives the mode to set when it
+/// was done.
+fn open_up(directory: &impl AsFd, base: &[u8], stat: &Stat) -> Result<(OwnedFd, Option<Mode>), Errno> {
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if mode.contains(Mode::RWXU) || geteuid().is_root() {
+        return Ok((openat(directory, base, LIST, Mode::empty())?, None));
+    }
+    let closed = openat(directory, base, CLOSED, Mode::empty())?;
+    // Whose it is not cannot, and may be allowed to all the same.
+    let opened = chmodat(CWD, &*itself(&closed), mode | Mode::RWXU, AtFlags::empty());
+    Ok((openat(&closed, ".", LIST, Mode::empty())?, opened.is_ok().then_some(mode)))
+}
 
 /// The most directories below each other of which some names are hidden and some are not. Nobody has as many.
 const MAX_HIDDEN_DEPTH: usize = 500;
@@ -168,8 +188,7 @@ fn enter(directory: &impl AsFd, base: &[u8]) -> Result<OwnedFd, Errno> {
         Err(Errno::ACCESS) => {}
         opened => return opened,
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let closed = openat(directory, base, flags, Mode::empty())?;
+    let closed = openat(directory, base, CLOSED, Mode::empty())?;
     chmodat(CWD, &*itself(&closed), Mode::RWXU, AtFlags::empty())?;
     openat(directory, base, LIST, Mode::empty())
 }

@@ -74,7 +74,7 @@ impl Apply {
             Ownership::User => metadata.mode | Mode::RWXU,
         };
         fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
-        self.directories.insert(stat.st_ino, (name.to_vec(), metadata));
+        self.directories.insert(stat.st_ino, (name.to_vec(), metadata.without_xattrs()));
         Ok(())
     }
 

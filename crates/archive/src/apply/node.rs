@@ -18,7 +18,7 @@ use super::{
     Ownership,
     left_out::{Omission, Omissions},
     name::shown,
-    tree::{Directory, cannot, itself},
+    tree::{Directory, cannot, itself, writable},
 };
 use crate::untar::{Attributes, Time, Xattr};
 
@@ -114,6 +114,12 @@ impl Metadata {
         self.owner.filter(|(uid, gid)| (uid.as_raw(), gid.as_raw()) != (stat.st_uid, stat.st_gid))
     }
 
+    /// What [`Metadata::finish`] needs: attributes are set by then, and those of all directories together may be more than there is memory.
+    pub(super) fn without_xattrs(mut self) -> Self {
+        self.xattrs = Vec::new();
+        self
+    }
+
     /// Gives mode and times to what is open.
     pub(super) fn finish(&self, fd: &OwnedFd, name: &[u8]) -> Result<()> {
         fchmod(fd, self.mode).map_err(|error| cannot("set the mode of", name, error))?;
@@ -139,7 +145,7 @@ impl Metadata {
                     .map_err(|error| cannot("set the owner of", name, error))?;
             }
         }
-        utimensat(directory, base, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+        writable(directory, || utimensat(directory, base, &self.times, AtFlags::SYMLINK_NOFOLLOW))
             .map_err(|error| cannot("set the times of", name, error))
     }
 
@@ -153,8 +159,8 @@ impl Metadata {
         omissions: &mut Omissions,
     ) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            openat(directory, base, flags, Mode::empty()).map_err(|error| cannot("open", name, error))?;
+        let fd = writable(directory, || openat(directory, base, flags, Mode::empty()))
+            .map_err(|error| cannot("open", name, error))?;
         if let Some((uid, gid)) = self.owner {
             chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .map_err(|error| cannot("set the owner of", name, error))?;
@@ -167,7 +173,7 @@ impl Metadata {
             chmodat(CWD, &*itself, self.mode, AtFlags::empty())
                 .map_err(|error| cannot("set the mode of", name, error))?;
         }
-        utimensat(directory, base, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+        writable(directory, || utimensat(directory, base, &self.times, AtFlags::SYMLINK_NOFOLLOW))
             .map_err(|error| cannot("set the times of", name, error))
     }
 }
@@ -224,7 +230,7 @@ pub(super) fn special(
         }
         device = makedev(major, minor);
     }
-    match mknodat(directory, base, what, Mode::from_raw_mode(0o600), device) {
+    match writable(directory, || mknodat(directory, base, what, Mode::from_raw_mode(0o600), device)) {
         Ok(()) => Ok(None),
         // Root of a user namespace, or without the capability.
         Err(Errno::PERM) if what != FileType::Fifo => Ok(Some(Omission::Device)),

@@ -7,11 +7,12 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::fs::lgetxattr;
+use rustix::fs::{Mode, lgetxattr};
 use wharf_content::ErrorKind;
 
 use super::*;
 
+mod closed;
 mod exchange;
 mod hiding;
 mod sparse;
@@ -447,18 +448,4 @@ fn what_stands_behind_the_end_is_read_over() {
     two.extend(Layer::default().file("b", "y").bytes());
     let error = apply(&two[..], &place.root(), &ApplyOptions::new()).expect_err("ambiguous");
     assert!(error.to_string().contains("behind its end"), "{error}");
-}
-
-#[test]
-fn who_is_not_root_writes_into_directories_that_are_read_only() {
-    let place = Place::new(true);
-    let root = place.root();
-    fs::create_dir(root.join("ro")).expect("makes");
-    fs::write(root.join("ro/old"), "x").expect("writes");
-    fs::set_permissions(root.join("ro"), fs::Permissions::from_mode(0o555)).expect("chmod");
-    let options = ApplyOptions::new().with_ownership(Ownership::User);
-    place.apply_with(Layer::default().file("ro/new", "n").file("ro/.wh.old", ""), &options).expect("applies");
-    assert_eq!(place.list(), ["ro/", "ro/new"]);
-    assert_eq!(fs::metadata(root.join("ro")).expect("stat").mode() & 0o7777, 0o555);
-    fs::set_permissions(root.join("ro"), fs::Permissions::from_mode(0o755)).expect("chmod");
 }

@@ -13,8 +13,8 @@ use std::{
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fchmod, fstat,
-        mkdirat, openat, openat2, readlinkat, statat,
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, chmodat, fchmod,
+        fstat, mkdirat, openat, openat2, readlinkat, statat,
     },
     io::Errno,
 };
@@ -29,7 +29,7 @@ const MAX_DEPTH: usize = 2048;
 /// How many directories are kept open.
 const MAX_OPEN: usize = 64;
 /// The mode of directories that an entry needs and no entry makes.
-pub(super) const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+pub(crate) const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 
 const DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -58,7 +58,7 @@ impl Directory {
 
     /// What is there under a name; links are not followed.
     pub(super) fn look(&self, base: &[u8]) -> Result<Option<Stat>> {
-        match statat(&self.fd, base, AtFlags::SYMLINK_NOFOLLOW) {
+        match writable(self, || statat(&self.fd, base, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(cannot("look at", base, error)),
@@ -68,7 +68,12 @@ impl Directory {
     /// Opens a directory in this one, to be listed or changed.
     pub(super) fn open(&self, base: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.fd, base, flags, Mode::empty())
+        match openat(&self.fd, base, flags, Mode::empty()) {
+            Err(Errno::ACCESS) => {}
+            opened => return opened,
+        }
+        let closed = writable(self, || openat(&self.fd, base, DIRECTORY, Mode::empty()))?;
+        writable(&closed, || openat(&closed, ".", flags, Mode::empty()))
     }
 }
 
@@ -209,11 +214,11 @@ impl Tree {
             }
             let at = way.last().unwrap_or(&self.root.fd);
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = match openat(at, &part[..], flags, Mode::empty()) {
+            let fd = match writable(at, || openat(at, &part[..], flags, Mode::empty())) {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
                 Err(Errno::NOENT) => {
-                    let (fd, inode) = make(at, &part).map_err(failed)?;
+                    let (fd, inode) = writable(at, || make(at, &part)).map_err(failed)?;
                     let path = names.iter().chain([&part]).map(Vec::as_slice).collect::<Vec<_>>().join(&b'/');
                     self.made.push(Made { inode, path });
                     fd
@@ -296,6 +301,24 @@ fn make(at: &OwnedFd, part: &[u8]) -> Result<(OwnedFd, u64), Errno> {
     fchmod(&fd, IMPLIED_MODE)?;
     let inode = fstat(&fd)?.st_ino;
     Ok((fd, inode))
+}
+
+/// Does something in a directory that its owner may not write to, or not even look into: a user who is not root may change that for a moment.
+pub(super) fn writable<T>(
+    directory: &impl AsFd,
+    mut change: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match change() {
+        Err(Errno::ACCESS) => {}
+        done => return done,
+    }
+    let mode = fstat(directory)?.st_mode;
+    let itself = itself(directory);
+    let set = |mode: u32| chmodat(CWD, &*itself, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
+    set(mode | 0o700)?;
+    let done = change();
+    set(mode)?;
+    done
 }
 
 /// A path to what a descriptor is, even one that is open for its path only: it leads to the thing itself and no further.

@@ -11,8 +11,11 @@ use rustix::{
 };
 use wharf_content::Result;
 
-use super::inherit::{Found, Own, Root, find, is_opaque, own};
+use super::inherit::{Found, Root, find, is_opaque};
 use crate::apply::{cannot, itself, times_of};
+
+/// The longest path that the kernel takes, with a zero byte behind it. What links led into may be deeper.
+const MAX_PATH_LEN: usize = 4096;
 
 /// Removes the whiteouts in directories of which the layers below show nothing; `below` has the lowest first. The root is left as it is:
 /// roots are always merged.
@@ -20,25 +23,38 @@ use crate::apply::{cannot, itself, times_of};
 /// # Errors
 /// Those of the file system.
 pub(super) fn drop_idle_whiteouts(layer: &Root, below: &[Root]) -> Result<()> {
-    let mut left: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(path) = left.pop() {
-        let inner =
-            directory(layer, below, &path).map_err(|error| cannot("take whiteouts out of", &path, error))?;
+    // With whether something above hides all that is below.
+    let mut left = vec![(Vec::new(), false)];
+    while let Some((path, is_cut_off)) = left.pop() {
+        let (inner, is_cut_off) = directory(layer, below, &path, is_cut_off)
+            .map_err(|error| cannot("take whiteouts out of", &path, error))?;
         let below = inner.into_iter().map(|base| match path.len() {
             0 => base,
             _ => [&path[..], b"/", &base].concat(),
         });
-        left.extend(below);
+        left.extend(below.map(|path| (path, is_cut_off)));
     }
     Ok(())
 }
 
-/// Sees to one directory, and gives the names of those in it.
-fn directory(layer: &Root, below: &[Root], path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+/// Sees to one directory, and gives the names of those in it, and whether they show nothing of what is below.
+fn directory(
+    layer: &Root,
+    below: &[Root],
+    path: &[u8],
+    is_cut_off: bool,
+) -> Result<(Vec<Vec<u8>>, bool), Errno> {
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
-    let Own::Directory { fd, is_cut_off } = own(layer, &parts)? else { return Ok(Vec::new()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut fd = openat(layer.fd(), ".", flags, Mode::empty())?;
+    // They were found to be directories, and nobody else is at work here.
+    let at_once = if path.len() < MAX_PATH_LEN { parts.len().max(1) } else { MAX_PATH_LEN / 256 };
+    for some in parts.chunks(at_once) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fd = openat(&fd, some.join(&b'/'), flags, Mode::empty())?;
+    }
+    let is_cut_off = is_cut_off || is_opaque(&fd);
     let (mut inner, mut devices) = (Vec::new(), Vec::new());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for entry in Dir::read_from(openat(&fd, ".", flags, Mode::empty())?)? {
         let entry = entry?;
         let base = entry.file_name().to_bytes();
@@ -58,11 +74,10 @@ fn directory(layer: &Root, below: &[Root], path: &[u8]) -> Result<Vec<Vec<u8>>, 
         }
     }
     let is_candidate = !parts.is_empty() && !devices.is_empty();
-    if is_candidate && (is_cut_off || is_opaque(&fd) || !matches!(find(below, &parts)?, Found::Directory(_)))
-    {
+    if is_candidate && (is_cut_off || !matches!(find(below, &parts)?, Found::Directory)) {
         remove_whiteouts(&fd, &devices)?;
     }
-    Ok(inner)
+    Ok((inner, is_cut_off))
 }
 
 /// Removes those devices that are whiteouts. The directory keeps its time.
@@ -88,4 +103,39 @@ fn remove_whiteouts(directory: &OwnedFd, devices: &[Vec<u8>]) -> Result<(), Errn
         chmodat(CWD, &*path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
     utimensat(CWD, &*path, &times_of(&stat), AtFlags::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::layer_store::inherit::LOOKS;
+
+    #[test]
+    fn the_way_down_is_not_gone_for_each_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let deep = dir.path().join(["d"; 300].join("/"));
+        for at in 0..100 {
+            fs::create_dir_all(deep.join(at.to_string())).expect("makes");
+        }
+        let root = Root::open(dir.path()).expect("opens");
+        LOOKS.set(0);
+        drop_idle_whiteouts(&root, &[]).expect("goes through it");
+        assert_eq!(LOOKS.get(), 401, "each directory and the root once");
+    }
+
+    /// A path that is longer than the kernel takes: names of 255 bytes and short ones.
+    #[test]
+    fn directories_are_reached_however_long_their_path_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut at = openat(CWD, dir.path(), OFlags::PATH, Mode::empty()).expect("opens");
+        let long = "l".repeat(255);
+        for part in (0..40).map(|number| if number % 7 == 3 { "s" } else { &long }) {
+            rustix::fs::mkdirat(&at, part, Mode::RWXU).expect("makes");
+            at = openat(&at, part, OFlags::PATH, Mode::empty()).expect("opens");
+        }
+        let root = Root::open(dir.path()).expect("opens");
+        drop_idle_whiteouts(&root, &[]).expect("goes through it");
+    }
 }

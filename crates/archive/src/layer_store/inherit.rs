@@ -20,6 +20,12 @@ use crate::apply::{Implied, Ownership, cannot, itself, shown, times_of};
 /// Marks a directory that shows nothing of the layers below.
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
+#[cfg(test)]
+thread_local! {
+    /// How many directories were looked at.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// A layer's root directory.
 #[derive(Debug)]
 pub(crate) struct Root(OwnedFd);
@@ -53,17 +59,8 @@ pub(crate) fn inherit(layer: &Root, taken: &Inherited, below: &[Root], ownership
     // Those that were looked at: many entries need the same ones.
     let mut done: HashSet<&[u8]> = HashSet::new();
     for implied in &taken.implied {
-        let parts: Vec<&[u8]> = implied.path.split(|byte| *byte == b'/').collect();
-        let mut end = 0;
-        for (at, part) in parts.iter().enumerate() {
-            end += part.len() + usize::from(at > 0);
-            let path = &implied.path[..end];
-            if at + implied.made < parts.len() || !done.insert(path) {
-                continue;
-            }
-            one(layer, path, &parts[..=at], taken, below, ownership)
-                .map_err(|error| cannot("complete", path, error))??;
-        }
+        descend(layer, implied, taken, below, ownership, &mut done)
+            .map_err(|error| cannot("complete", &implied.path, error))??;
     }
     if !taken.describes_root
         && let Some(from) = below.last()
@@ -73,62 +70,60 @@ pub(crate) fn inherit(layer: &Root, taken: &Inherited, below: &[Root], ownership
     Ok(())
 }
 
-fn one(
+/// Goes down to what was implied, once for all that is on the way: a path may have thousands of names.
+fn descend<'a>(
     layer: &Root,
-    path: &[u8],
-    parts: &[&[u8]],
+    implied: &'a Implied,
     taken: &Inherited,
     below: &[Root],
     ownership: Ownership,
+    done: &mut HashSet<&'a [u8]>,
 ) -> Result<Result<()>, Errno> {
-    // What the layer has since replaced is no directory any more.
-    let Own::Directory { fd, is_cut_off } = own(layer, parts)? else { return Ok(Ok(())) };
-    if is_cut_off {
-        return Ok(Ok(()));
-    }
-    match find(below, parts)? {
-        Found::Nothing => {}
-        Found::Directory(from) => {
-            if !taken.described.contains(&fstat(&fd)?.st_ino) {
-                copy(&from, &fd, ownership)?;
-            }
+    let count = implied.path.split(|byte| *byte == b'/').count();
+    let mut own = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
+    let mut below = Below::of(below)?;
+    let mut end = 0;
+    for (at, part) in implied.path.split(|byte| *byte == b'/').enumerate() {
+        end += part.len() + usize::from(at > 0);
+        // Nothing of what is below is seen from here on.
+        if is_opaque(&own) {
+            return Ok(Ok(()));
         }
-        Found::Other { kind, .. } => {
-            let what = if kind == FileType::Symlink { "a link" } else { "no directory" };
-            return Ok(Err(Error::failed_precondition(format!(
-                "it has something in {}, which is {what} in the layers below: such layers can only be unpacked one over the other, into a \
-                 directory of their own",
-                shown(path)
-            ))));
+        own = match openat(&own, part, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => fd,
+            // What the layer has since replaced is no directory any more.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Ok(())),
+            Err(error) => return Err(error),
+        };
+        below.enter(part)?;
+        let Some(found) = below.shown.first() else { return Ok(Ok(())) };
+        let path = &implied.path[..end];
+        if at + implied.made < count || !done.insert(path) {
+            continue;
+        }
+        match found {
+            Shown::Directory { fd, .. } => {
+                if !taken.described.contains(&fstat(&own)?.st_ino) {
+                    copy(fd, &own, ownership)?;
+                }
+            }
+            Shown::Other { kind, .. } => {
+                let what = if *kind == FileType::Symlink { "a link" } else { "no directory" };
+                return Ok(Err(Error::failed_precondition(format!(
+                    "it has something in {}, which is {what} in the layers below: such layers can only be unpacked one over the other, \
+                     into a directory of their own",
+                    shown(path)
+                ))));
+            }
         }
     }
     Ok(Ok(()))
 }
 
-/// What a layer itself has.
-pub(super) enum Own {
-    Directory { fd: OwnedFd, is_cut_off: bool },
-    Other,
-}
-
-pub(super) fn own(layer: &Root, parts: &[&[u8]]) -> Result<Own, Errno> {
-    let mut at = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
-    let mut is_cut_off = false;
-    for part in parts {
-        is_cut_off |= is_opaque(&at);
-        at = match openat(&at, *part, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Own::Other),
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(Own::Directory { fd: at, is_cut_off })
-}
-
 /// What the layers below show under a path.
 pub(super) enum Found {
     Nothing,
-    Directory(OwnedFd),
+    Directory,
     /// The path, or something on the way, is no directory.
     Other {
         kind: FileType,
@@ -137,30 +132,93 @@ pub(super) enum Found {
     },
 }
 
+/// Looks for a path in the layers below.
 pub(super) fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
-    'layers: for layer in below.iter().rev() {
-        let mut at = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
-        let mut hides = is_opaque(&at);
-        for (number, part) in (1..).zip(parts) {
-            at = match openat(&at, *part, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT) if hides => return Ok(Found::Nothing),
-                Err(Errno::NOENT) => continue 'layers,
-                Err(error) => return Err(error),
-            };
-            let stat = fstat(&at)?;
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => hides |= is_opaque(&at),
-                FileType::CharacterDevice if stat.st_rdev == 0 => return Ok(Found::Nothing),
-                kind => return Ok(Found::Other { kind, fd: at, is_last: number == parts.len() }),
+    let mut below = Below::of(below)?;
+    for part in parts {
+        below.enter(part)?;
+    }
+    Ok(match below.shown.into_iter().next() {
+        None => Found::Nothing,
+        Some(Shown::Directory { .. }) => Found::Directory,
+        Some(Shown::Other { kind, fd, depth }) => Found::Other { kind, fd, is_last: depth == parts.len() },
+    })
+}
+
+/// The layers below on the way down a path.
+struct Below {
+    /// What they show there, the topmost first, as far as it is not hidden: the first is what is seen, and those after it may have what it has
+    /// not.
+    shown: Vec<Shown>,
+    depth: usize,
+}
+
+enum Shown {
+    Directory {
+        fd: OwnedFd,
+        /// Whether it shows nothing of those after it.
+        hides: bool,
+    },
+    /// The path, or something on the way, is no directory.
+    Other {
+        kind: FileType,
+        fd: OwnedFd,
+        /// How far down it is.
+        depth: usize,
+    },
+}
+
+impl Below {
+    fn of(below: &[Root]) -> Result<Self, Errno> {
+        let mut shown = Vec::new();
+        for layer in below.iter().rev() {
+            let fd = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
+            let hides = is_opaque(&fd);
+            shown.push(Shown::Directory { fd, hides });
+            if hides {
+                break;
             }
         }
-        return Ok(Found::Directory(at));
+        Ok(Self { shown, depth: 0 })
     }
-    Ok(Found::Nothing)
+
+    fn enter(&mut self, part: &[u8]) -> Result<(), Errno> {
+        self.depth += 1;
+        for above in std::mem::take(&mut self.shown) {
+            let Shown::Directory { fd, hides } = above else {
+                self.shown.push(above);
+                break;
+            };
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = match openat(&fd, part, flags, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) if hides => break,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error),
+            };
+            let stat = fstat(&fd)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let hides = hides || is_opaque(&fd);
+                    self.shown.push(Shown::Directory { fd, hides });
+                    if hides {
+                        break;
+                    }
+                }
+                FileType::CharacterDevice if stat.st_rdev == 0 => break,
+                kind => {
+                    self.shown.push(Shown::Other { kind, fd, depth: self.depth });
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn is_opaque(directory: &OwnedFd) -> bool {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
     let path = itself(directory);
     let mut value = [0; 2];
     OPAQUE.iter().any(|name| matches!(getxattr(&*path, *name, &mut value[..]), Ok(1)) && value[0] == b'y')
@@ -200,3 +258,32 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, ownership: Ownership) -> Result
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn the_way_down_is_gone_once() {
+        const DEPTH: usize = 500;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = vec!["d"; DEPTH].join("/");
+        for layer in ["below", "layer"] {
+            fs::create_dir_all(dir.path().join(layer).join(&path)).expect("makes");
+        }
+        let innermost = dir.path().join("below").join(&path);
+        fs::set_permissions(innermost, fs::Permissions::from_mode(0o751)).expect("chmod");
+        let [below, layer] =
+            ["below", "layer"].map(|name| Root::open(&dir.path().join(name)).expect("opens"));
+        let implied = vec![Implied { path: path.clone().into_bytes(), made: DEPTH }];
+        let taken = Inherited { implied, described: HashSet::new(), describes_root: true };
+        LOOKS.set(0);
+        inherit(&layer, &taken, &[below], Ownership::User).expect("completes");
+        let mode = fs::metadata(dir.path().join("layer").join(&path)).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o751);
+        let looks = LOOKS.get();
+        assert!((DEPTH..3 * DEPTH).contains(&looks), "{looks} directories were looked at");
+    }
+}

@@ -78,7 +78,7 @@ fn one(layer: &Root, target: OwnedFd, path: &[u8], below: &[Root], ownership: Ow
     let from = match find(below, &parts).map_err(failed)? {
         Found::Other { kind: FileType::RegularFile, fd, is_last: true } => fd,
         Found::Nothing | Found::Other { is_last: false, .. } => return Err(absent()),
-        Found::Directory(_) | Found::Other { .. } => {
+        Found::Directory | Found::Other { .. } => {
             return Err(Error::failed_precondition(format!(
                 "a hard link to {}, which is no regular file in the layers below: such layers can only be unpacked one over the other, into \
                  a directory of their own",

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, BorrowedFd},
-    fs::{CWD, Mode, OFlags, fsync, mkdirat, open, syncfs},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, fsync, mkdirat, open, statx, syncfs},
 };
 use wharf_content::{Error, ErrorKind, Result};
 
@@ -29,7 +29,10 @@ const TRIES: usize = 8;
 pub(crate) struct Staging {
     /// Where it is made.
     pub(crate) path: PathBuf,
+    /// Where it is to be, as it was told.
     target: PathBuf,
+    /// The same without links.
+    place: PathBuf,
     parent: PathBuf,
     lock: File,
 }
@@ -38,11 +41,13 @@ impl Staging {
     /// Begins a directory that will be at `target`, which is not there or is empty.
     ///
     /// # Errors
-    /// `AlreadyExists` where something is there; `Unavailable` where another process is making the same directory; those of the file
+    /// `AlreadyExists` where something is there; `InvalidArgument` for a directory that no other can take the place of; `Unavailable` where another process is making the same directory; those of the file
     /// system.
     pub(crate) fn begin(target: &Path) -> Result<Self> {
         check_vacant(target)?;
         let (parent, name) = place(target)?;
+        let place = parent.join(&name);
+        check_replaceable(target, &place)?;
         let mut hidden = OsString::from(".");
         hidden.push(&name);
         hidden.push(".wharf-unpack");
@@ -75,8 +80,13 @@ impl Staging {
                 }
                 Err(TryLockError::Error(error)) => return Err(cannot_open(&path, error)),
             }
-            let staging =
-                Self { path: path.clone(), target: target.to_owned(), parent: parent.clone(), lock };
+            let staging = Self {
+                path: path.clone(),
+                target: target.to_owned(),
+                place: place.clone(),
+                parent: parent.clone(),
+                lock,
+            };
             if !staging.is_in_place()? {
                 continue;
             }
@@ -90,22 +100,33 @@ impl Staging {
         Err(Error::unavailable(format!("somebody else writes to {}", path.display())))
     }
 
-    /// Puts the directory into its place, when everything in it is on the disk.
+    /// Puts the directory into its place, when everything in it is on the disk. Where that fails, it is thrown away.
     pub(crate) fn publish(self) -> Result<()> {
-        let failed = |error: rustix::io::Errno| {
-            Error::io(format!("cannot put {} into its place", self.target.display()), error.into())
-        };
-        syncfs(&self.lock).map_err(failed)?;
+        if let Err(error) = self.put() {
+            if let Err(second) = self.discard() {
+                // The first error is the one to tell.
+                tracing::debug!(error = %second.report(), "what was made cannot be removed");
+            }
+            return Err(error);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open(&self.parent, flags, Mode::empty()).and_then(fsync).map_err(|error| self.cannot_put(error))
+    }
+
+    fn put(&self) -> Result<()> {
+        syncfs(&self.lock).map_err(|error| self.cannot_put(error))?;
         self.check_place()?;
         // Over an empty directory it may be renamed, over anything else not.
-        rustix::fs::rename(&self.path, &self.target).map_err(|error| match error {
+        rustix::fs::rename(&self.path, &self.place).map_err(|error| match error {
             rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST | rustix::io::Errno::NOTDIR => {
                 occupied(&self.target)
             }
-            error => failed(error),
-        })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open(&self.parent, flags, Mode::empty()).and_then(fsync).map_err(failed)
+            error => self.cannot_put(error),
+        })
+    }
+
+    fn cannot_put(&self, error: rustix::io::Errno) -> Error {
+        Error::io(format!("cannot put {} into its place", self.target.display()), error.into())
     }
 
     /// Throws it away.
@@ -166,6 +187,25 @@ fn check_vacant(target: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(occupied(target)),
         Err(error) => Err(cannot_open(target, error)),
     }
+}
+
+/// Refuses a directory that cannot be replaced by another one, or whose user would not see that.
+fn check_replaceable(target: &Path, place: &Path) -> Result<()> {
+    let refuse = |what: &str| {
+        let shown = target.display();
+        Err(Error::invalid_argument(format!(
+            "{what} {shown}, and a directory is unpacked whole into its place: give one that is not there, such as {}",
+            target.join("rootfs").display()
+        )))
+    };
+    if std::env::current_dir().is_ok_and(|current| current == place) {
+        return refuse("this process is at work in");
+    }
+    let found = statx(CWD, place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    if found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)) {
+        return refuse("something is mounted on");
+    }
+    Ok(())
 }
 
 /// The directory that a place is in, and its name there.
@@ -264,5 +304,48 @@ mod tests {
         staging.publish().expect("publishes");
         assert_eq!(names(dir.path()), ["out", "outside"]);
         assert_eq!(names(&target), ["file"]);
+    }
+
+    #[test]
+    fn a_link_to_an_empty_directory_is_followed_and_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("out")).expect("makes");
+        symlink("out", dir.path().join("link")).expect("links");
+        let staging = Staging::begin(&dir.path().join("link")).expect("begins");
+        apply_in(&layer()[..], &staging, &ApplyOptions::new().with_ownership(Ownership::User))
+            .expect("applies");
+        staging.publish().expect("publishes");
+        assert_eq!(
+            (names(dir.path()), names(&dir.path().join("out"))),
+            (vec!["link".to_owned(), "out".to_owned()], vec!["file".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_put_into_its_place_is_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("out");
+        let staging = Staging::begin(&target).expect("begins");
+        fs::create_dir_all(target.join("others")).expect("makes");
+        let error = staging.publish().expect_err("occupied");
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert_eq!((names(dir.path()), names(&target)), (vec!["out".to_owned()], vec!["others".to_owned()]));
+    }
+
+    #[test]
+    fn what_no_directory_can_take_the_place_of_is_refused_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let current = std::env::current_dir().expect("is there");
+        for (target, place, words) in [
+            (Path::new("."), &current, "at work in ."),
+            (Path::new("/proc"), &PathBuf::from("/proc"), "mounted on /proc"),
+        ] {
+            let error = check_replaceable(target, place).expect_err("refused");
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+        for fine in ["new", ""] {
+            check_replaceable(dir.path(), &dir.path().join(fine)).expect("fine");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! A record that cannot be read is refused, whatever it is about, since the records of one program would else be the values of another.
 //! That the value of an owner or a time cannot be read is noted for who wants it.
 
+use std::collections::HashSet;
+
 use super::sparse::SparsePax;
 
 /// An extended attribute: its name and its value.
@@ -50,6 +52,7 @@ impl Pax {
             pax.set(&record[..equals], &record[equals + 1..])?;
             text = &text[len..];
         }
+        pax.xattrs = last_of_each(pax.xattrs);
         Ok(pax)
     }
 
@@ -77,7 +80,6 @@ impl Pax {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.get_or_insert_default().set(key, value)?;
                 } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.retain(|(other, _)| other != name);
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }
@@ -98,6 +100,16 @@ impl Pax {
     pub(super) fn moves_nothing(&self) -> bool {
         self.path.is_none() && self.link.is_none() && self.size.is_none() && self.sparse.is_none()
     }
+}
+
+/// Of attributes of one name, the last one counts. There may be as many as fit into a header.
+fn last_of_each(mut xattrs: Vec<Xattr>) -> Vec<Xattr> {
+    let mut is_last: Vec<bool> = {
+        let mut names = HashSet::new();
+        xattrs.iter().rev().map(|(name, _)| names.insert(&name[..])).collect()
+    };
+    xattrs.retain(|_| is_last.pop().unwrap_or_default());
+    xattrs
 }
 
 /// Seconds with a fraction, of which nine digits are kept.
@@ -171,6 +183,13 @@ mod tests {
         let pax = Pax::parse(b"28 SCHILY.xattr.user.a=\0=\n\xff\n25 SCHILY.xattr.user.b=x\n").expect("reads");
         let of = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
         assert_eq!(pax.xattrs, [of("user.a", b"\0=\n\xff"), of("user.b", b"x")]);
+    }
+
+    #[test]
+    fn of_attributes_of_one_name_the_last_counts() {
+        let of = |name: &str, value: &str| (name.into(), value.into());
+        let all = vec![of("a", "1"), of("b", "2"), of("a", "3"), of("c", "4"), of("b", "5")];
+        assert_eq!(last_of_each(all), [of("a", "3"), of("c", "4"), of("b", "5")]);
     }
 
     #[test]
