@@ -126,6 +126,12 @@ async fn tls_passwords_and_the_access_log() {
     // A file that is broken for a moment changes nothing.
     fs::write(&users, "bob").expect("writes");
     pull(&["--creds", "bob:canary-other"]).await.succeeded();
+    // A certificate that is renewed is shown to the next who comes; neighbours trust what is in the file now.
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).expect("valid").self_signed(&key);
+    fs::write(&key_file, key.serialize_pem()).expect("writes");
+    fs::write(&cert_file, certificate.expect("signs").pem()).expect("writes");
+    pull(&["--creds", "bob:canary-other"]).await.succeeded();
 
     let log = served.stop().await;
     for part in [" 401 ", "- ann [", "- bob [", "\"GET /v2/a/b/blobs/sha256:", " 200 "] {
@@ -144,6 +150,7 @@ async fn what_is_refused_before_anything_is_served() {
         (&["--htpasswd", &bad][..], "line 1 has no hash by bcrypt"),
         (&["--htpasswd", &wharf.path("absent")], "cannot use the password file"),
         (&["--tls-cert", &empty, "--tls-key", &empty], "no certificate in PEM form"),
+        (&["--tls-cert", &wharf.path("absent"), "--tls-key", &empty], "cannot use the certificate"),
         (&["--tls-cert", &empty], "--tls-key"),
         (&["--addr", "0.0.0.0:0"], "neither TLS nor authentication"),
         (&["--addr", "0.0.0.0:0", "--htpasswd", &empty], "no TLS"),

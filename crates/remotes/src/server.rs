@@ -40,6 +40,7 @@ mod refusal;
 mod reply;
 mod request_body;
 mod route;
+mod stamp;
 mod tags;
 mod tls;
 mod uploads;
@@ -89,6 +90,7 @@ pub const MAX_CONNECTIONS: usize = 512;
 pub struct RegistryOptions {
     catalogue: Catalogue,
     read_only: bool,
+    complete_manifests: bool,
     max_manifest_len: u64,
     header_timeout: Duration,
     body_timeout: Duration,
@@ -105,6 +107,7 @@ impl Default for RegistryOptions {
         Self {
             catalogue: Catalogue::linked().clone(),
             read_only: false,
+            complete_manifests: false,
             max_manifest_len: MAX_MANIFEST_LEN,
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
@@ -130,6 +133,14 @@ impl RegistryOptions {
     #[must_use]
     pub fn with_read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Refuses manifests whose blobs are not there (404, `MANIFEST_BLOB_UNKNOWN`). By default they are taken, with a `Warning` in the answer,
+    /// as the specification has it for sparse manifests. What an index lists need never be there.
+    #[must_use]
+    pub fn with_complete_manifests(mut self) -> Self {
+        self.complete_manifests = true;
         self
     }
 
@@ -204,6 +215,7 @@ impl fmt::Debug for RegistryOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryOptions")
             .field("read_only", &self.read_only)
+            .field("complete_manifests", &self.complete_manifests)
             .field("max_manifest_len", &self.max_manifest_len)
             .field("passwords", &self.passwords)
             .field("tls", &self.tls)
@@ -296,6 +308,7 @@ impl Registry {
         body: &mut RequestBody,
         access: &mut Access,
     ) -> Result<Reply, Refusal> {
+        let host = Host::of(head)?;
         if let Some(passwords) = &self.options().passwords {
             access.admitted(passwords.admit(head).await?);
         }
@@ -304,7 +317,6 @@ impl Registry {
         if self.options().read_only && call.writes() {
             return Err(Refusal::denied("this registry is read-only"));
         }
-        let host = Host::of(head);
         match call {
             Call::Version => Ok(Reply::json(&serde_json::json!({}))),
             Call::Metrics => self.count(),

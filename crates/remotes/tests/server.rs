@@ -9,16 +9,24 @@
 mod access;
 #[path = "server/collection.rs"]
 mod collection;
+#[path = "server/conformance.rs"]
+mod conformance;
+#[path = "server/conformance_data.rs"]
+mod conformance_data;
 #[path = "server/connections.rs"]
 mod connections;
 #[path = "server/content.rs"]
 mod content;
 #[path = "server/deletion.rs"]
 mod deletion;
+#[path = "server/hostile.rs"]
+mod hostile;
 #[path = "server/naming.rs"]
 mod naming;
 #[path = "server/site.rs"]
 mod site;
+#[path = "server/tls.rs"]
+mod tls;
 #[path = "server/uploads.rs"]
 mod uploads;
 

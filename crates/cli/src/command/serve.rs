@@ -36,7 +36,10 @@ pub(crate) struct Serve {
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
-    /// Speak TLS with this certificate, followed by what signed it, in PEM form
+    /// Refuse manifests whose blobs are not there; by default they are taken with a warning
+    #[arg(long)]
+    complete_manifests: bool,
+    /// Speak TLS with this certificate, followed by what signed it, in PEM form; it and its key are read again when they change
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key, in PEM form
@@ -90,6 +93,9 @@ impl Serve {
         let mut options = RegistryOptions::default().with_catalogue(context.catalogue.clone());
         if self.read_only {
             options = options.with_read_only();
+        }
+        if self.complete_manifests {
+            options = options.with_complete_manifests();
         }
         if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
             options = options.with_tls(blocking::run(move || Tls::from_files(&certificate, &key)).await?);

@@ -122,7 +122,8 @@ impl Registry {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        match tokio::time::timeout(self.options().header_timeout, tls.0.accept(io)).await {
+        let shake = async { tls.acceptor().await.accept(io).await };
+        match tokio::time::timeout(self.options().header_timeout, shake).await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a client and the registry do not agree on TLS");

@@ -18,9 +18,15 @@ use super::{
 
 /// Begins the labels on content that is deleted in a repository, which follows.
 pub const LABEL_DELETED: &str = "dev.wharf.deleted.";
+/// Begins the labels on manifests that have lost a tag in a repository, which follows.
+const LABEL_UNTAGGED: &str = "dev.wharf.untagged.";
 
 fn label(repository: &Repository) -> String {
     format!("{LABEL_DELETED}{}", repository.as_str())
+}
+
+fn untagged(repository: &Repository) -> String {
+    format!("{LABEL_UNTAGGED}{}", repository.as_str())
 }
 
 /// Whether content is deleted in a repository.
@@ -42,6 +48,7 @@ impl Registry {
                     self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
                 // Behind a record there may be another that the name stands for, too: none of them is to be read afterwards.
                 loop {
+                    self.mark(&image.target.digest, untagged(repository)).await?;
                     self.remove_record(&image.name).await?;
                     match self.find(repository, host, tag).await? {
                         Some(next) => image = next,
@@ -59,7 +66,7 @@ impl Registry {
                         self.remove_record(&image.name).await?;
                     }
                 }
-                self.mark_deleted(repository, digest).await?;
+                self.mark(digest, label(repository)).await?;
             }
         }
         Ok(Reply::new(StatusCode::ACCEPTED))
@@ -71,8 +78,21 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Reply, Refusal> {
         self.present(repository, digest, Refusal::blob_unknown).await?;
-        self.mark_deleted(repository, digest).await?;
+        self.mark(digest, label(repository)).await?;
         Ok(Reply::new(StatusCode::ACCEPTED))
+    }
+
+    /// Whether something was deleted in a repository that is not collected yet: it is known, though it has no tag any more.
+    pub(super) async fn had_content(&self, repository: &Repository) -> Result<bool, Refusal> {
+        let labelled = [label(repository), untagged(repository)].map(|key| format!("labels.\"{key}\""));
+        let mut found = false;
+        self.store()
+            .walk(&FilterSet::parse(labelled)?, &mut |_| {
+                found = true;
+                Ok(())
+            })
+            .await?;
+        Ok(found)
     }
 
     /// What the store knows of content that is there and not deleted in a repository.
@@ -99,11 +119,10 @@ impl Registry {
         self.store().update(digest, &Labels::new(), &[&path]).await.map(drop)
     }
 
-    async fn mark_deleted(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
-        let key = label(repository);
+    async fn mark(&self, digest: &Digest, key: String) -> Result<(), Refusal> {
         let path = format!("labels.{key}");
         match self.store().update(digest, &Labels::from([(key, "true".to_owned())]), &[&path]).await {
-            // Collected meanwhile: what cannot be read is deleted.
+            // Collected meanwhile: there is nothing to be said of it.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             updated => Ok(updated.map(drop)?),
         }

@@ -2,8 +2,11 @@
 //!
 //! This module says which records of the store a name stands for; it asks no store. Nothing here becomes a path.
 
-use http::{header, request::Parts};
+use http::{Version, header, request::Parts, uri::Authority};
+use wharf_content::Digest;
 use wharf_images::Reference;
+
+use super::refusal::{Code, Refusal};
 
 /// The domain of what is pushed under a `Host` header that names none.
 pub(super) const FALLBACK_DOMAIN: &str = "localhost";
@@ -89,9 +92,10 @@ impl UploadId {
         &self.0
     }
 
-    /// The name of its ingest in the store.
-    pub(super) fn ingest(&self) -> String {
-        format!("upload-{}", self.0)
+    /// The name of its ingest in the store. A number means something in its own repository only, which is therefore part of the name.
+    pub(super) fn ingest(&self, repository: &Repository) -> String {
+        let digest = Digest::sha256(repository.0.as_bytes());
+        format!("upload-{}-{}", self.0, &digest.hex()[..Self::LEN])
     }
 }
 
@@ -100,12 +104,23 @@ impl UploadId {
 pub(super) struct Host(String);
 
 impl Host {
-    /// Reads the `Host` header, or else the authority of the request's target.
-    pub(super) fn of(head: &Parts) -> Self {
-        let header = head.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        Self::new(
-            header.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default(),
-        )
+    /// Reads the authority of the request's target where it has one, which goes before the header (RFC 9112, 3.2.2), or else the `Host` header.
+    ///
+    /// # Errors
+    /// A request of HTTP/1.1 has one such header, and it is a host or empty (RFC 9112, 3.2; 400).
+    pub(super) fn of(head: &Parts) -> Result<Self, Refusal> {
+        let malformed = |what| Err(Refusal::bad(Code::Unsupported, what));
+        let mut headers = head.headers.get_all(header::HOST).iter();
+        let host = match (headers.next(), headers.next()) {
+            (_, Some(_)) => return malformed("there is more than one Host header"),
+            (None, _) if head.version >= Version::HTTP_11 => return malformed("there is no Host header"),
+            (None, _) => "",
+            (Some(host), None) => match host.to_str() {
+                Ok(host) if host.is_empty() || Authority::try_from(host).is_ok() => host,
+                _ => return malformed("the Host header is no host"),
+            },
+        };
+        Ok(Self::new(head.uri.authority().map_or(host, Authority::as_str)))
     }
 
     /// Takes over what is the domain of a reference, in lower case; anything else is [`FALLBACK_DOMAIN`].
@@ -195,6 +210,40 @@ mod tests {
             ("a b.c", "localhost"),
         ] {
             assert_eq!(Host::new(text).0, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_host_and_the_target_before_it() {
+        let one = [("host", "a.example:5000")];
+        let two = [one[0], ("host", "b.example")];
+        for (version, target, headers, expected) in [
+            (Version::HTTP_11, "/", &one[..], Ok("a.example:5000")),
+            (Version::HTTP_11, "/", &[("host", "")], Ok("localhost")),
+            (Version::HTTP_11, "/", &[("host", "[::1]:5000")], Ok("[::1]:5000")),
+            (Version::HTTP_11, "http://c.example/", &one, Ok("c.example")),
+            (Version::HTTP_10, "/", &[], Ok("localhost")),
+            (Version::HTTP_11, "/", &[], Err("no Host")),
+            (Version::HTTP_11, "http://c.example/", &[], Err("no Host")),
+            (Version::HTTP_11, "/", &two, Err("more than one")),
+            (Version::HTTP_10, "/", &two, Err("more than one")),
+            (Version::HTTP_11, "/", &[("host", "../../etc")], Err("no host")),
+            (Version::HTTP_11, "/", &[("host", "a b")], Err("no host")),
+            (Version::HTTP_11, "/", &[("host", "ä")], Err("no host")),
+        ] {
+            let mut request = http::Request::builder().version(version).uri(target);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            match (Host::of(&head), expected) {
+                (Ok(host), Ok(expected)) => assert_eq!(host.0, expected, "{headers:?}"),
+                (Err(refusal), Err(told)) => {
+                    assert_eq!(refusal.parts(), (400, Code::Unsupported), "{headers:?}");
+                    assert!(format!("{refusal:?}").contains(told), "{headers:?}: {refusal:?}");
+                }
+                (found, expected) => panic!("{headers:?}: {found:?} and not {expected:?}"),
+            }
         }
     }
 

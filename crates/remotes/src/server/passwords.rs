@@ -2,8 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,7 +12,10 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use tokio::sync::Semaphore;
 use wharf_content::{Digest, Error, Result, blocking};
 
-use super::refusal::{Code, Refusal};
+use super::{
+    refusal::{Code, Refusal},
+    stamp::Stamp,
+};
 
 /// The most bytes of the file.
 const MAX_LEN: u64 = 1024 * 1024;
@@ -42,9 +44,6 @@ struct Known {
     users: Arc<HashMap<String, String>>,
     right: HashSet<Digest>,
 }
-
-/// In which state a file is.
-type Stamp = (u64, u64, u64, i64, i64);
 
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,11 +100,14 @@ impl Passwords {
     /// The file as it is now. One that cannot be read any more is taken as it was.
     fn known(&self) -> Known {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamp(&self.path).ok() != state.stamp {
+        let stamp = Stamp::of(&self.path).ok();
+        if stamp != state.stamp {
             match Known::read(&self.path) {
                 Ok(known) => *state = known,
                 Err(error) => tracing::warn!(error = %error.report(), "the users stay as they were"),
             }
+            // Whatever came of it: the same file is not read, nor told of, a second time.
+            state.stamp = stamp;
         }
         state.clone()
     }
@@ -116,8 +118,8 @@ impl Known {
         let refuse = |why: String| {
             Error::invalid_argument(format!("cannot use the password file {}: {why}", path.display()))
         };
-        let stamp = stamp(path).map_err(|error| refuse(error.to_string()))?;
-        if stamp.2 > MAX_LEN {
+        let stamp = Stamp::of(path).map_err(|error| refuse(error.to_string()))?;
+        if stamp.size > MAX_LEN {
             return Err(refuse(format!("it is larger than {MAX_LEN} bytes")));
         }
         let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
@@ -141,11 +143,6 @@ impl Known {
         }
         Ok(Self { stamp: Some(stamp), users: Arc::new(users), right: HashSet::new() })
     }
-}
-
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
 /// Reads `Basic` credentials. The scheme is of any case.

@@ -1,7 +1,8 @@
 //! Taking in manifests ("Pushing Manifests").
 //!
 //! First everything is checked, then the bytes are committed, then the tags are made: a record never precedes its content. Bytes are
-//! kept as they came. What a manifest is made of must be there before it; what an index lists may come later, or never.
+//! kept as they came. What a manifest is made of should be there before it, and the client is warned where it is not, or
+//! [refused](super::RegistryOptions::with_complete_manifests); what an index lists may come later, or never.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -35,6 +36,13 @@ const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// How many missing blobs an error names.
 const SHOWN: usize = 32;
 
+/// What came of a manifest that was taken in.
+struct Taken {
+    subject: Option<Descriptor>,
+    /// How many of its blobs are not there.
+    missing: usize,
+}
+
 impl Registry {
     pub(super) async fn put_manifest(
         &self,
@@ -65,14 +73,18 @@ impl Registry {
         let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
         let taken = self.take_in(&leased, push, host, &descriptor, bytes).await;
         let released = leased.release().await;
-        let decoded = taken?;
+        let taken = taken?;
         released?;
 
         let location = format!("/v2/{}/manifests/{}", push.repository.as_str(), descriptor.digest);
         let mut reply =
             Reply::new(StatusCode::CREATED).with(header::LOCATION, &location).with_digest(&descriptor.digest);
-        if let Some(subject) = &decoded.subject {
+        if let Some(subject) = &taken.subject {
             reply = reply.with(OCI_SUBJECT, subject.digest.as_str());
+        }
+        if taken.missing > 0 {
+            let warning = format!("299 - \"{}\"", incomplete(taken.missing));
+            reply = reply.with(header::WARNING, &warning);
         }
         for tag in push.tags.iter().filter(|_| push.by_parameter) {
             reply = reply.with_another(OCI_TAG, tag.as_str());
@@ -88,8 +100,8 @@ impl Registry {
         host: &Host,
         descriptor: &Descriptor,
         bytes: Bytes,
-    ) -> Result<Decoded, Refusal> {
-        let decoded = self.decode_pushed(leased, descriptor, &bytes).await?;
+    ) -> Result<Taken, Refusal> {
+        let (decoded, missing) = self.decode_pushed(leased, descriptor, &bytes).await?;
         keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;
         if push.tags.is_empty() {
             // Nothing holds it yet but what will list or tag it.
@@ -98,7 +110,7 @@ impl Registry {
         self.restore(&push.repository, &descriptor.digest).await?;
         for child in &decoded.children {
             match self.restore(&push.repository, &child.descriptor.digest).await {
-                // Of what an index lists not all need be there, nor what everybody is to fetch elsewhere.
+                // Not everything that a manifest names need be there.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 restored => restored?,
             }
@@ -108,18 +120,18 @@ impl Registry {
             let name = format!("{repository}:{}", tag.as_str());
             retarget(self.images(), Image::new(name, descriptor.clone())).await?;
         }
-        Ok(decoded)
+        Ok(Taken { subject: decoded.subject, missing })
     }
 
-    /// Reads a manifest and checks that its parts are there. A type that nobody decodes has no parts.
+    /// Reads a manifest and counts its parts that are not there. A type that nobody decodes has no parts.
     async fn decode_pushed(
         &self,
         leased: &LeasedStore,
         descriptor: &Descriptor,
         bytes: &Bytes,
-    ) -> Result<Decoded, Refusal> {
+    ) -> Result<(Decoded, usize), Refusal> {
         let Some(decoder) = self.options().catalogue.find::<ManifestDecoders>(&descriptor.media_type)? else {
-            return Ok(Decoded::default());
+            return Ok((Decoded::default(), 0));
         };
         if !decoder.kind().is_manifest() {
             let message = format!("{} is the type of a blob and not of a manifest", descriptor.media_type);
@@ -136,15 +148,26 @@ impl Registry {
             ErrorKind::NotImplemented => Refusal::bad(Code::Unsupported, error.report()),
             _ => Refusal::from(error),
         })?;
-        if decoder.kind() == Kind::Manifest {
-            demand_parts(leased, &decoded).await?;
+        if decoder.kind() != Kind::Manifest {
+            return Ok((decoded, 0));
         }
-        Ok(decoded)
+        let mut missing = missing_parts(leased, &decoded).await?;
+        let count = missing.len();
+        if count > 0 && self.options().complete_manifests {
+            missing.truncate(SHOWN);
+            return Err(Refusal::missing(Code::ManifestBlobUnknown, incomplete(count))
+                .with_detail(json!({ "digests": missing })));
+        }
+        Ok((decoded, count))
     }
 }
 
-/// Fails unless the parts of a manifest are there, and holds those that are.
-async fn demand_parts(leased: &LeasedStore, decoded: &Decoded) -> Result<(), Refusal> {
+fn incomplete(missing: usize) -> String {
+    format!("{missing} of the blobs that the manifest names are not in the registry")
+}
+
+/// The parts of a manifest that are not there. Holds those that are.
+async fn missing_parts<'a>(leased: &LeasedStore, decoded: &'a Decoded) -> Result<Vec<&'a str>, Refusal> {
     let mut seen = HashSet::new();
     let mut missing = Vec::new();
     for child in decoded.children.iter().map(|child| &child.descriptor) {
@@ -157,12 +180,7 @@ async fn demand_parts(leased: &LeasedStore, decoded: &Decoded) -> Result<(), Ref
             missing.push(child.digest.as_str());
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!("{} of the blobs that the manifest names are not in the registry", missing.len());
-    missing.truncate(SHOWN);
-    Err(Refusal::missing(Code::ManifestBlobUnknown, message).with_detail(json!({ "digests": missing })))
+    Ok(missing)
 }
 
 /// Commits a manifest with its labels. Labels that it has already stay unless they say otherwise.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
-use wharf_content::{Digest, DigestError};
+use wharf_content::{Algorithm, Digest, DigestError};
 
 use super::{
     names::{Repository, Tag, UploadId},
@@ -105,6 +105,13 @@ pub(super) enum Start {
 pub(super) struct Upload {
     pub(super) repository: Repository,
     pub(super) id: UploadId,
+}
+
+impl Upload {
+    /// The name of its ingest in the store.
+    pub(super) fn ingest(&self) -> String {
+        self.id.ingest(&self.repository)
+    }
 }
 
 /// A part of a sorted list: so many after that one.
@@ -285,7 +292,19 @@ impl<'a> Query<'a> {
             }
             return Ok(Start::Mount(digest));
         }
-        Ok(self.digest("digest")?.map_or(Start::Empty, Start::Whole))
+        if let Some(digest) = self.digest("digest")? {
+            return Ok(Start::Whole(digest));
+        }
+        // The digest at the end says the same again; who would name one there that cannot be checked is told now.
+        if let Some(name) = self.one("digest-algorithm")
+            && Algorithm::from_name(name).is_none()
+        {
+            return Err(Refusal::bad(
+                Code::DigestInvalid,
+                "the parameter digest-algorithm is none that can be checked",
+            ));
+        }
+        Ok(Start::Empty)
     }
 
     fn page(&self) -> Result<Page, Refusal> {
@@ -305,13 +324,14 @@ impl<'a> Query<'a> {
             let Some(tag) = Tag::parse(text) else {
                 return Err(Refusal::bad(Code::ManifestInvalid, "a parameter tag is no tag"));
             };
-            if !tags.contains(&tag) {
-                tags.push(tag);
+            if tags.contains(&tag) {
+                continue;
             }
-        }
-        if tags.len() > MAX_TAGS {
-            let message = format!("a push names at most {MAX_TAGS} tags");
-            return Err(Refusal::new(http::StatusCode::URI_TOO_LONG, Code::Unsupported, message));
+            if tags.len() == MAX_TAGS {
+                let message = format!("a push names at most {MAX_TAGS} tags");
+                return Err(Refusal::new(http::StatusCode::URI_TOO_LONG, Code::Unsupported, message));
+            }
+            tags.push(tag);
         }
         Ok(tags)
     }

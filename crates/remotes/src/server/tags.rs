@@ -1,6 +1,7 @@
 //! Listing tags ("Listing Tags").
 //!
-//! The tags of a repository are those of all records that its name can stand for, in the order of their bytes.
+//! The tags of a repository are those of all records that its name can stand for, in the order of their bytes. One that has lost its last
+//! tag is known, and empty, until what was deleted in it is collected.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ impl Registry {
             known = true;
             tags.extend(name.tag().map(str::to_owned));
         }
-        if !known {
+        if !known && !self.had_content(repository).await? {
             return Err(Refusal::missing(Code::NameUnknown, "the repository is not known to the registry"));
         }
         let (shown, more) = select(&tags, page);

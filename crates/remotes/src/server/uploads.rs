@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode, header, request::Parts};
 use wharf_content::{
-    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Writer, open_writer, reading,
+    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Status, Writer, open_writer, reading,
 };
 
 use super::{
@@ -59,17 +59,15 @@ impl Registry {
         };
         drop(writer);
         if outcome.is_err() {
-            // Nobody knows its number, so nobody could go on with it.
-            if let Err(error) = self.store().abort(&upload.id.ingest()).await {
-                tracing::debug!(error = %error.report(), "an upload that failed cannot be removed");
-            }
+            // Nobody was told its number.
+            self.forget(&upload).await;
         }
         outcome.map(|()| created(repository, &digest))
     }
 
     pub(super) async fn upload_status(&self, upload: &Upload) -> Result<Reply, Refusal> {
-        let offset = self.offset(upload).await?;
-        Ok(progress(StatusCode::NO_CONTENT, upload, offset))
+        let status = self.status(upload).await?;
+        Ok(progress(StatusCode::NO_CONTENT, upload, status.offset))
     }
 
     pub(super) async fn append_upload(
@@ -108,7 +106,7 @@ impl Registry {
     }
 
     pub(super) async fn cancel_upload(&self, upload: &Upload) -> Result<Reply, Refusal> {
-        match self.store().abort(&upload.id.ingest()).await {
+        match self.store().abort(&upload.ingest()).await {
             Ok(()) => Ok(Reply::new(StatusCode::NO_CONTENT)),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::upload_unknown()),
             Err(error) if error.kind() == ErrorKind::Unavailable => Err(busy()),
@@ -116,30 +114,44 @@ impl Registry {
         }
     }
 
-    async fn offset(&self, upload: &Upload) -> Result<u64, Refusal> {
-        match self.store().status(&upload.id.ingest()).await {
+    async fn status(&self, upload: &Upload) -> Result<Status, Refusal> {
+        match self.store().status(&upload.ingest()).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::upload_unknown()),
-            status => Ok(status?.offset),
+            status => Ok(status?),
         }
     }
 
     /// Opens an upload that is there, waiting a little while another request has it.
     async fn open(&self, upload: &Upload) -> Result<Box<dyn Writer>, Refusal> {
         // A writer would begin an ingest where there is none.
-        self.offset(upload).await?;
+        let found = self.status(upload).await?;
         let options = self.ingest(upload).await?;
         let opened = open_writer(self.store(), options, &|_| ());
-        match tokio::time::timeout(BUSY_WAIT, opened).await {
-            Ok(writer) => Ok(writer?),
-            Err(_) => Err(busy()),
+        let Ok(writer) = tokio::time::timeout(BUSY_WAIT, opened).await else {
+            return Err(busy());
+        };
+        let writer = writer?;
+        if writer.status().started_at != found.started_at {
+            // The request that was waited for has finished or cancelled the upload, and this writer has begun another.
+            drop(writer);
+            self.forget(upload).await;
+            return Err(Refusal::upload_unknown());
+        }
+        Ok(writer)
+    }
+
+    /// Removes what nobody can go on with.
+    async fn forget(&self, upload: &Upload) {
+        if let Err(error) = self.store().abort(&upload.ingest()).await {
+            tracing::debug!(error = %error.report(), "an upload that nobody knows of cannot be removed");
         }
     }
 
     /// How the ingest of an upload is opened: under the lease that is to hold the blob, and held by it, since a collection leaves nothing to
     /// be resumed that has no byte yet.
     async fn ingest(&self, upload: &Upload) -> Result<IngestOptions, Refusal> {
-        self.inner.keeper.hold(self.store(), Resource::Ingest(upload.id.ingest())).await?;
-        let mut options = IngestOptions::new(upload.id.ingest());
+        self.inner.keeper.hold(self.store(), Resource::Ingest(upload.ingest())).await?;
+        let mut options = IngestOptions::new(upload.ingest());
         options.lease = self.inner.keeper.lease(self.store()).await?;
         Ok(options)
     }
@@ -177,9 +189,10 @@ async fn append(
     if declared != Some(0)
         && let Some(value) = head.headers.get(header::CONTENT_RANGE)
     {
-        let chunk = value.to_str().ok().and_then(Chunk::parse);
+        let is_only = head.headers.get_all(header::CONTENT_RANGE).iter().nth(1).is_none();
+        let chunk = value.to_str().ok().filter(|_| is_only).and_then(Chunk::parse);
         let chunk = chunk.ok_or_else(|| {
-            Refusal::bad(Code::BlobUploadInvalid, "the Content-Range is not first-last in bytes")
+            Refusal::bad(Code::BlobUploadInvalid, "the Content-Range is not one first-last in bytes")
         })?;
         if chunk.start != offset {
             let message = format!("the chunk begins at byte {} and not at {offset}", chunk.start);

@@ -107,16 +107,7 @@ async fn manifests_that_are_refused() {
         let put = async |path: &str, media_type: &str, bytes: &[u8]| {
             site.put_manifest(path, media_type, bytes).await
         };
-        let incomplete = manifest(&[Descriptor::of(media_types::OCI_LAYER, b"absent")]);
         site.push_blob("a", CONFIG).await;
-        let answer = put("/v2/a/manifests/x", media_types::OCI_MANIFEST, &incomplete).await;
-        answer.refuses(404, "MANIFEST_BLOB_UNKNOWN");
-        assert_eq!(
-            answer.json()["errors"][0]["detail"]["digests"],
-            json!([Digest::sha256(b"absent").as_str()])
-        );
-        site.get("/v2/a/manifests/x").await.refuses(404, "MANIFEST_UNKNOWN");
-
         let whole = manifest(&[]);
         for (path, media_type, bytes, status, code) in [
             (
@@ -146,6 +137,34 @@ async fn manifests_that_are_refused() {
         assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists"), []);
     })
     .await;
+}
+
+#[tokio::test]
+async fn manifests_whose_blobs_are_missing() {
+    let incomplete = manifest(&[Descriptor::of(media_types::OCI_LAYER, b"absent")]);
+    let path = "/v2/a/manifests/x";
+    each(async |site: &Site| {
+        site.push_blob("a", CONFIG).await;
+        let answer = site.put_manifest(path, media_types::OCI_MANIFEST, &incomplete).await;
+        let told = "299 - \"1 of the blobs that the manifest names are not in the registry\"";
+        assert_eq!((answer.status, answer.header("warning")), (201, Some(told)));
+        assert_eq!(site.get(path).await.body, incomplete);
+        // It may come later.
+        let layer = site.push_blob("a", b"absent").await;
+        assert_eq!(site.get(&format!("/v2/a/blobs/{layer}")).await.status, 200);
+        let answer = site.put_manifest(path, media_types::OCI_MANIFEST, &incomplete).await;
+        assert_eq!((answer.status, answer.header("warning")), (201, None));
+    })
+    .await;
+
+    let site = Site::memory(RegistryOptions::default().with_complete_manifests()).await;
+    site.push_blob("a", CONFIG).await;
+    let answer = site.put_manifest(path, media_types::OCI_MANIFEST, &incomplete).await;
+    answer.refuses(404, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(answer.json()["errors"][0]["detail"]["digests"], json!([Digest::sha256(b"absent").as_str()]));
+    site.get(path).await.refuses(404, "MANIFEST_UNKNOWN");
+    assert_eq!(site.put_manifest(path, media_types::OCI_INDEX, &index(&[])).await.status, 201);
+    site.stop().await;
 }
 
 #[tokio::test]

@@ -32,6 +32,23 @@ async fn a_tag() {
 }
 
 #[tokio::test]
+async fn the_last_tag() {
+    each(async |site: &Site| {
+        let pushed = site.push_image("a", "x", b"layer").await;
+        site.push_image("b", "x", b"layer").await;
+        let empty = serde_json::json!({ "name": "a", "tags": [] });
+        assert_eq!(delete(site, "/v2/a/manifests/x").await.status, 202);
+        assert_eq!(site.get("/v2/a/tags/list").await.json(), empty);
+        assert_eq!(delete(site, &format!("/v2/b/manifests/{}", Digest::sha256(&pushed))).await.status, 202);
+        assert_eq!(site.get("/v2/b/tags/list").await.status, 200);
+        site.get("/v2/c/tags/list").await.refuses(404, "NAME_UNKNOWN");
+        // A name is found whole.
+        site.get("/v2/a/b/tags/list").await.refuses(404, "NAME_UNKNOWN");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_tag_that_several_records_stand_for() {
     each(async |site: &Site| {
         let pushed = site.push_image("o/p", "1", b"layer").await;

@@ -114,6 +114,30 @@ impl Site {
         Answer::parse(&self.raw(&request).await)
     }
 
+    /// One request whose body comes in chunks, without a length.
+    pub(crate) async fn send_streamed(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nHost: {}\r\n", self.address);
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n").expect("a string grows");
+        }
+        request.push_str("Transfer-Encoding: chunked\r\n\r\n");
+        let mut request = request.into_bytes();
+        for piece in body.chunks(100_000) {
+            request.extend(format!("{:x}\r\n", piece.len()).bytes());
+            request.extend(piece);
+            request.extend(b"\r\n");
+        }
+        request.extend(b"0\r\n\r\n");
+        Answer::parse(&self.raw(&request).await)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").await
     }

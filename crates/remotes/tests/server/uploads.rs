@@ -158,8 +158,14 @@ async fn uploads_outlive_the_registry() {
     let site = Site::start(local(&root).await, RegistryOptions::default()).await;
     let status = site.get(&location).await;
     assert_eq!((status.status, status.header("range")), (204, Some("0-1999999")));
+    // On with a chunk, another end of the registry, and the last chunk.
+    let chunk = &blob[2_000_000..2_500_000];
+    let patch = site.send("PATCH", &location, &[("Content-Range", "2000000-2499999")], chunk).await;
+    assert_eq!((patch.status, patch.header("range")), (202, Some("0-2499999")));
+    site.stop().await;
+    let site = Site::start(local(&root).await, RegistryOptions::default()).await;
     let end = format!("{location}?digest={}", Digest::sha256(&blob));
-    let put = site.send("PUT", &end, &[("Content-Range", "2000000-2999999")], &blob[2_000_000..]).await;
+    let put = site.send("PUT", &end, &[("Content-Range", "2500000-2999999")], &blob[2_500_000..]).await;
     assert_eq!(put.status, 201, "{put:?}");
     assert!(site.get(&format!("/v2/a/blobs/{}", Digest::sha256(&blob))).await.body == blob);
     site.stop().await;

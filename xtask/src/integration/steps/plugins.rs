@@ -258,11 +258,12 @@ fn refused(world: &World) -> Result<()> {
     server.daemon.stop(Signal::Terminate)
 }
 
-/// A server with the plugin knows what a cookbook is made of: it takes none whose parts are missing.
+/// A server with the plugin knows what a cookbook is made of: one that wants manifests to be complete takes none whose parts are missing.
 fn served(world: &World) -> Result<()> {
     let directory = world.dir("plugins-served")?;
     let reader = Reader { store: world.store("plugins-served-with")?, plugins: Some(install(&directory)?) };
-    let server = Server::run(world, reader.wharf(SERVE), "plugins-served")?;
+    let serve = [SERVE, &["--complete-manifests"]].concat();
+    let server = Server::run(world, reader.wharf(&serve), "plugins-served")?;
     let missing = json!({ "mediaType": RECIPE, "digest": digest::of(b"nowhere")?, "size": 7 });
     let manifest = json!({ "mediaType": COOKBOOK, "title": "Empty", "recipes": [missing] }).to_string();
     let path = format!("/v2/{REPOSITORY}/manifests/empty");
