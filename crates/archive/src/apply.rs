@@ -37,14 +37,19 @@ use rustix::{
 };
 use wharf_content::{Error, Result, ResultExt};
 
-pub use self::left_out::{LeftOut, Omission};
 pub(crate) use self::name::{Name, OPAQUE, WHITEOUT, components, shown};
+#[cfg(test)]
+pub(crate) use self::tree::LOOKS;
+pub use self::{
+    hide::Whiteouts,
+    left_out::{LeftOut, Omission},
+};
 pub(crate) use self::{
     hide::names,
     implied::Implied,
     lower::Lower,
     node::OVERLAY,
-    tree::{IMPLIED_MODE, cannot, itself, times_of},
+    tree::{IMPLIED_MODE, cannot, is_opaque, itself, times_of},
 };
 use self::{
     hide::{Written, remove},
@@ -56,20 +61,6 @@ use crate::untar::{Entry, Kind, TarReader};
 
 /// How much of a file is read and written at once.
 const BUFFER_LEN: usize = 256 * 1024;
-
-/// What becomes of names that a layer hides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Whiteouts {
-    /// They are removed: the directory holds all layers.
-    #[default]
-    Remove,
-    /// They are marked as overlayfs marks them: the directory holds this layer alone. A hidden name is a device of characters 0:0; a
-    /// directory that hides everything has the attribute `trusted.overlay.opaque`, which only root can set.
-    Overlay,
-    /// As [`Whiteouts::Overlay`], with the attribute `user.overlay.opaque`, for an overlay that is mounted with `userxattr`.
-    UserOverlay,
-}
 
 /// Whom files belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,10 +168,10 @@ struct Apply {
     omissions: Omissions,
     implied: implied::List,
     lower: lower::List,
-    /// Directories by inode, with their names and what they get when nothing is written to them any more.
+    /// Directories by inode, with their paths without links and what they get when nothing is written to them any more.
     directories: HashMap<u64, (Vec<u8>, Metadata)>,
     root: Option<Metadata>,
-    /// Directories of the layers below that were written to, by inode, with their names and the times that they had.
+    /// Directories of the layers below that were written to, by inode, with their paths without links and the times that they had.
     touched: HashMap<u64, (Vec<u8>, Timestamps)>,
     buffer: Vec<u8>,
     applied: Applied,
@@ -189,7 +180,7 @@ struct Apply {
 impl Apply {
     fn new(tree: Tree, options: ApplyOptions) -> Self {
         Self {
-            tree,
+            tree: tree.with_opaque(options.whiteouts.attribute()),
             options,
             written: Written::default(),
             omissions: Omissions::default(),
@@ -219,23 +210,36 @@ impl Apply {
 
     /// The directory that something is to be in, made where it is missing.
     fn make_directory(&mut self, path: &[&[u8]]) -> Result<Rc<Directory>> {
-        let directory = self.tree.directory(path, Missing::Make)?;
+        let directory = self.reach(path, Missing::Make)?;
+        directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))
+    }
+
+    /// A directory that something is to be changed in.
+    fn reach(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<Rc<Directory>>> {
+        let directory = self.tree.directory(path, missing)?;
         for made in self.tree.take_made() {
-            self.written.add_own(made.inode);
+            self.add_made(made.inode);
             if self.options.whiteouts != Whiteouts::Remove {
                 self.implied.add(made.path)?;
             }
         }
-        let directory = directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))?;
-        self.touch(&directory, path);
-        Ok(directory)
+        let Some(directory) = directory else { return Ok(None) };
+        // One that the layer does not describe keeps the times that it had before it was written to.
+        if self.options.whiteouts == Whiteouts::Remove && !self.written.is_own(directory.inode) {
+            let times = || (directory.path.clone(), directory.times.clone());
+            self.touched.entry(directory.inode).or_insert_with(times);
+        }
+        Ok(Some(directory))
     }
 
-    /// Notes what times a directory had before it was written to: one that the layer does not describe keeps them.
-    fn touch(&mut self, directory: &Directory, path: &[&[u8]]) {
-        if self.options.whiteouts == Whiteouts::Remove && !self.written.is_own(directory.inode) {
-            let times = || (path.join(&b'/'), directory.times.clone());
-            self.touched.entry(directory.inode).or_insert_with(times);
+    /// Notes a directory that is new.
+    fn add_made(&mut self, inode: u64) {
+        // It may have the inode of one that is gone.
+        self.directories.remove(&inode);
+        self.touched.remove(&inode);
+        match self.options.whiteouts {
+            Whiteouts::Remove => self.written.add_own(inode),
+            Whiteouts::Overlay | Whiteouts::UserOverlay => self.written.add_open(inode),
         }
     }
 
@@ -339,56 +343,39 @@ impl Apply {
     }
 
     fn hide(&mut self, parent: &[&[u8]], base: &[u8]) -> Result<()> {
+        let Some(directory) = self.reach(parent, self.options.whiteouts.missing())? else { return Ok(()) };
+        self.tree.forget();
+        let inode = directory.inode;
+        let is_left = writable(&directory, || self.written.hide(&*directory, inode, base))
+            .map_err(|error| cannot("hide", base, error))?;
         if self.options.whiteouts == Whiteouts::Remove {
-            let Some(directory) = self.tree.directory(parent, Missing::Leave)? else { return Ok(()) };
-            self.touch(&directory, parent);
-            self.tree.forget();
-            let inode = directory.inode;
-            return writable(&directory, || self.written.hide(&*directory, inode, base))
-                .map_err(|error| cannot("hide", base, error));
+            return Ok(());
         }
-        let directory = self.make_directory(parent)?;
-        match directory.look(base)? {
-            None => {
-                self.applied.hides = true;
-                node::whiteout(&*directory, base)
-            }
-            Some(stat) if is_a_directory(&stat) => {
-                let fd = directory.open(base).map_err(|error| cannot("open", base, error))?;
-                self.mark_opaque(&fd, base)
-            }
-            // What came up to be linked to, and is the layer's own by its other names only.
-            Some(stat) if self.lower.has(stat.st_ino) && !self.written.has(directory.inode, base) => {
-                self.clear(&directory, base)?;
-                node::whiteout(&*directory, base)
-            }
-            // What this layer has there hides what is below by itself.
-            Some(_) => Ok(()),
+        if !is_left {
+            self.applied.hides = true;
+            return node::whiteout(&*directory, base);
         }
+        // Anything else than a directory hides what is below by itself.
+        if directory.look(base)?.is_some_and(|stat| is_a_directory(&stat)) {
+            let fd = directory.open(base).map_err(|error| cannot("open", base, error))?;
+            self.mark_opaque(&fd, base)?;
+        }
+        Ok(())
     }
 
     fn hide_all(&mut self, path: &[&[u8]]) -> Result<()> {
-        if self.options.whiteouts == Whiteouts::Remove {
-            let Some(directory) = self.tree.directory(path, Missing::Leave)? else { return Ok(()) };
-            self.touch(&directory, path);
-            self.tree.forget();
-            return writable(&directory, || self.written.hide_all(&*directory))
-                .map(drop)
-                .map_err(|error| cannot("hide what is in", &path.join(&b'/'), error));
-        }
-        let directory = self.make_directory(path)?;
+        let Some(directory) = self.reach(path, self.options.whiteouts.missing())? else { return Ok(()) };
+        self.tree.forget();
         let name = path.join(&b'/');
+        writable(&directory, || self.written.hide_all(&*directory))
+            .map_err(|error| cannot("hide what is in", &name, error))?;
         let fd = directory.open(b".").map_err(|error| cannot("open", &name, error))?;
         self.mark_opaque(&fd, &name)
     }
 
     /// Marks a directory as one that shows nothing of the layers below.
     fn mark_opaque(&self, fd: &OwnedFd, name: &[u8]) -> Result<()> {
-        let attribute = match self.options.whiteouts {
-            Whiteouts::Remove => return Ok(()),
-            Whiteouts::Overlay => "trusted.overlay.opaque",
-            Whiteouts::UserOverlay => "user.overlay.opaque",
-        };
+        let Some(attribute) = self.options.whiteouts.attribute() else { return Ok(()) };
         fsetxattr(fd, attribute, b"y", XattrFlags::empty())
             .map_err(|error| cannot(&format!("set {attribute} on"), name, error))
     }
@@ -400,9 +387,10 @@ impl Apply {
             && stat.st_rdev == 0
     }
 
-    /// A directory that is found again by its name; `None` where that is another one now, since it was replaced or hidden.
-    fn again(&mut self, path: &[&[u8]], inode: u64) -> Result<Option<Rc<Directory>>> {
-        match self.tree.directory(path, Missing::Leave) {
+    /// A directory that is found again by its path; `None` where that is another one now, since it was replaced or hidden.
+    fn again(&mut self, path: &[u8], inode: u64) -> Result<Option<Rc<Directory>>> {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        match self.tree.directory(&parts, Missing::Leave) {
             // Links that go in a circle have taken its place.
             Err(error) if is_circle(&error) => Ok(None),
             found => Ok(found?.filter(|found| found.inode == inode)),
@@ -411,11 +399,10 @@ impl Apply {
 
     /// Gives directories of the layers below the times that they had.
     fn restore(&mut self) -> Result<()> {
-        for (inode, (name, times)) in std::mem::take(&mut self.touched) {
-            let path: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        for (inode, (path, times)) in std::mem::take(&mut self.touched) {
             if let Some(found) = self.again(&path, inode)? {
                 let restored = utimensat(CWD, &*itself(&*found), &times, AtFlags::empty());
-                restored.map_err(|error| cannot("set the times of", &name, error))?;
+                restored.map_err(|error| cannot("set the times of", &path, error))?;
             }
         }
         Ok(())
@@ -428,12 +415,10 @@ impl Apply {
         directories.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
         let is_alone = self.options.whiteouts != Whiteouts::Remove;
         let mut described = HashSet::new();
-        for (inode, (name, metadata)) in directories {
-            let Name::Node { mut parent, base } = Name::parse(&name)? else { continue };
-            parent.push(base);
-            let Some(found) = self.again(&parent, inode)? else { continue };
-            let fd = found.open(b".").map_err(|error| cannot("open", &name, error))?;
-            metadata.finish(&fd, &name)?;
+        for (inode, (path, metadata)) in directories {
+            let Some(found) = self.again(&path, inode)? else { continue };
+            let fd = found.open(b".").map_err(|error| cannot("open", &path, error))?;
+            metadata.finish(&fd, &path)?;
             if is_alone {
                 described.insert(inode);
             }
@@ -454,8 +439,12 @@ impl Apply {
     }
 }
 
-/// Removes a directory and all that is in it. Links are removed and not followed.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+/// Removes a directory and all that is in it, however deep that is, and also what its owner may not write to. Links are removed and not
+/// followed.
+///
+/// # Errors
+/// `NotFound` where there is none; those of the file system.
+pub fn remove_tree(path: &Path) -> Result<()> {
     remove(&rustix::fs::CWD, path.as_os_str().as_encoded_bytes())
         .map_err(|error| Error::io(format!("cannot remove {}", path.display()), error.into()))
 }

@@ -6,13 +6,19 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use wharf_content::{
     BlobReader, ByteStream, CommitOptions, Descriptor, Error, ErrorKind, IngestOptions, Provider, Result,
     ResultExt, Store, copy, copying::Source, open_writer, stream_blob,
 };
 use wharf_images::{Children, Flow, Handler, Selection, progress::Event, walk};
 
-use crate::{naming::check_count, options::ImportOptions, transport::Layout};
+use crate::{
+    index,
+    naming::{self, check_count},
+    options::ImportOptions,
+    transport::Layout,
+};
 
 /// Brings the images of the layout at `path` into the store, and gives them as its index.json describes them.
 ///
@@ -28,17 +34,21 @@ pub(crate) async fn images(
     options: &ImportOptions,
 ) -> Result<Vec<Descriptor>> {
     let layout = Layout::new(path);
-    let entries = layout.entries(&options.catalogue).await?.ok_or_else(|| {
+    let index = layout.index().await?.map(Bytes::from).ok_or_else(|| {
         Error::invalid_argument(format!("{} is a directory and no OCI image layout", path.display()))
     })?;
+    let mut entries = layout.entries_of(index.clone(), &options.catalogue).await?;
     check_count(entries.len())?;
     let layout: Arc<dyn Provider> = Arc::new(layout);
     let children = Children::new(Arc::clone(&layout))
         .with_catalogue(options.catalogue.clone())
         .with_selection(options.selection.clone().unwrap_or_else(Selection::all))
         .skipping_missing();
-    let bringer = Bringer { layout, store, children, options: options.clone() };
+    let bringer = Bringer { layout, store: Arc::clone(&store), children, options: options.clone() };
     walk(&bringer, &entries, options.limits).await.context(|| format!("cannot import {}", path.display()))?;
+    if let Some(name) = naming::index_name(options)? {
+        entries.push(index::keep(&name, index, store.as_ref()).await?);
+    }
     Ok(entries)
 }
 
@@ -91,7 +101,7 @@ impl Source for Read {
         Some(Arc::clone(&self.reader))
     }
 
-    fn taken(&self, chunk: &bytes::Bytes) {
+    fn taken(&self, chunk: &Bytes) {
         self.shared(chunk.len() as u64);
     }
 

@@ -11,15 +11,24 @@
 mod config;
 mod user;
 
-use std::{fs, os::unix::fs::OpenOptionsExt, path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use rustix::{
+    fd::OwnedFd,
+    fs::{Mode, OFlags, mkdirat, openat},
+};
 use serde_json::Value;
-use wharf_content::{Descriptor, Error, Provider, Result, ResultExt, blocking, read_blob};
+use wharf_content::{Descriptor, Error, Provider, Result, ResultExt, read_blob};
 use wharf_images::image;
 
 use crate::{
-    apply::Ownership,
-    unpack::{UnpackOptions, Unpacked, staging::Staging, unpack},
+    apply::{Ownership, cannot},
+    unpack::{Opened, UnpackOptions, Unpacked, into_place, staging::Staging},
 };
 use config::ImageConfig;
 use user::Accounts;
@@ -153,14 +162,14 @@ const MAX_ARGUMENTS_LEN: usize = 2 * 1024 * 1024;
 /// Volumes of the image become file systems in memory where the image has nothing at that place; what it has there stays.
 ///
 /// # Errors
-/// Those of [`unpack`]; `InvalidArgument` for an image that has nothing to run, for a user or group that the image does not know, for a
+/// Those of [`unpack`](crate::unpack()); `InvalidArgument` for an image that has nothing to run, for a user or group that the image does not know, for a
 /// working directory, a volume or a bind that is no absolute path, and for a variable without a name.
 ///
 /// # Security
 /// The image's accounts are read inside its root, whatever links it has.
 ///
 /// # Cancellation
-/// As [`unpack`]: the directory is not there, and the next one to the same place removes what was made of it.
+/// As [`unpack`](crate::unpack()): the directory is not there, and the next one to the same place removes what was made of it.
 pub async fn bundle(
     provider: Arc<dyn Provider>,
     target: &Descriptor,
@@ -174,36 +183,35 @@ pub async fn bundle(
     let config =
         ImageConfig::parse(&bytes).context(|| format!("cannot read config {}", descriptor.digest))?;
     config.check(options)?;
-    let place = directory.to_owned();
-    let staging = blocking::run(move || Staging::begin(&place)).await?;
-    let root = staging.path.join("rootfs");
-    let unpacked = unpack(provider, target, &root, &options.unpack).await;
+    let image = Opened::of(provider.as_ref(), target, &options.unpack).await?;
     let options = options.clone();
-    blocking::run(move || {
-        let written = unpacked.and_then(|unpacked| {
-            let accounts = Accounts::open(&root)?;
-            let is_rootless = options.unpack.owner() == Ownership::User;
-            let (config, left_out_user) = config.convert(&options, &accounts, is_rootless)?;
-            write(&staging.path.join("config.json"), &config)?;
-            Ok(Bundled { unpacked, config, left_out_user })
-        });
-        match written {
-            Ok(bundled) => staging.publish().map(|()| bundled),
-            Err(error) => {
-                if let Err(second) = staging.discard() {
-                    // The first error is the one to tell; the next bundle removes what is left.
-                    tracing::debug!(error = %second.report(), "what was made of a bundle cannot be removed");
-                }
-                Err(error)
-            }
-        }
+    into_place(directory, move |staging, waiting| {
+        let root = make_root(staging)?;
+        let unpacked = image.apply(&root, waiting)?;
+        let accounts = Accounts::open(root)?;
+        let is_rootless = options.unpack.owner() == Ownership::User;
+        let (config, left_out_user) = config.convert(&options, &accounts, is_rootless)?;
+        write(staging, &config)?;
+        Ok(Bundled { unpacked, config, left_out_user })
     })
     .await
 }
 
-fn write(path: &Path, config: &Value) -> Result<()> {
-    let text = format!("{config:#}\n");
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
+/// Makes the directory that the image is unpacked into, by descriptor: others may give the bundle's name to something else.
+fn make_root(bundle: &Staging) -> Result<OwnedFd> {
+    let name = "rootfs";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    mkdirat(bundle, name, Mode::RWXU)
+        .and_then(|()| openat(bundle, name, flags, Mode::empty()))
+        .map_err(|error| cannot("make the directory", name.as_bytes(), error))
+}
+
+fn write(bundle: &Staging, config: &Value) -> Result<()> {
+    let name = "config.json";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(bundle, name, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|error| cannot("make the file", name.as_bytes(), error))?;
+    File::from(file)
+        .write_all(format!("{config:#}\n").as_bytes())
+        .map_err(|error| Error::io(format!("cannot write {name}"), error))
 }

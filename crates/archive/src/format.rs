@@ -78,7 +78,8 @@ pub trait ArchiveFormat: Debug + Send + Sync + 'static {
     }
 
     /// Brings the content of an archive into the store, in one pass, and describes the images in it as the `index.json` of a layout
-    /// does: names are annotations. Those that nobody has given a name are described too.
+    /// does: names are annotations. Those that nobody has given a name are described too. Where [`ImportOptions::index_name`] asks for
+    /// it, the archive's own index is one more image, of that name in full; an import fails where it is wanted and not given.
     ///
     /// The input is read on a blocking thread and to its end, so that it is known to be whole. Nothing is recorded, and which platforms must be
     /// there is not looked at; the caller does that, holds all that is written by a lease, and labels it.

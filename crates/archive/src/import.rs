@@ -34,8 +34,8 @@ use crate::{
 ///
 /// # Errors
 /// Nothing is recorded then, and images of the store are as they were, unless the record of one of several fails.
-/// - `InvalidArgument`: no archive of images; one that is malformed or can be read in two ways; images without a full name; a base name
-///   that is none
+/// - `InvalidArgument`: no archive of images; one that is malformed or can be read in two ways; images without a full name; a base name or
+///   a name of the index that is none
 /// - `NotFound`: parts that neither the archive nor the store has, naming them; a platform that an image does not have
 /// - `FailedPrecondition`: content of another digest or size than was promised
 /// - `DataLoss`: an archive that was cut short
@@ -56,7 +56,7 @@ pub async fn import(
     input: impl Read + Send + 'static,
     options: &ImportOptions,
 ) -> Result<Vec<Image>> {
-    naming::check_base(options)?;
+    naming::check(options)?;
     let leased = LeasedStore::hold(store, Labels::new()).await?;
     let imported = under_lease(&leased, images, Box::new(input), options).await;
     // What failed is told first; what it took in may be collected, for nobody is at work on it.
@@ -95,7 +95,7 @@ async fn import_directory(
     images: &dyn ImageStore,
     options: &ImportOptions,
 ) -> Result<Vec<Image>> {
-    naming::check_base(options)?;
+    naming::check(options)?;
     let leased = LeasedStore::hold(store, Labels::new()).await?;
     let imported = async {
         let entries = bring::images(path, Arc::clone(&leased) as Arc<dyn Store>, options).await?;
@@ -141,6 +141,13 @@ async fn record_entries(
     let store = Arc::clone(leased) as Arc<dyn Store>;
     let listed = referrers::take_out(&mut entries, store.as_ref(), options).await?;
     let named = naming::name(entries, options)?;
+    if let Some(name) = naming::index_name(options)?
+        && !named.images.iter().any(|image| image.name == name)
+    {
+        return Err(Error::not_implemented(format!(
+            "the format of this archive gives no index that could be named {name:?}"
+        )));
+    }
     if !named.unnamed.is_empty() {
         let unnamed = naming::list(&named.unnamed);
         let text = format!("images of the archive are left out: {unnamed}; a base name would give them one");

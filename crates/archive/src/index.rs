@@ -1,19 +1,18 @@
 //! `index.json` and `oci-layout`: what makes an archive an OCI image layout, and which images it says are inside.
 
+use bytes::Bytes;
 use serde::Serialize;
-use wharf_content::{Descriptor, Error, Result};
+use wharf_content::{CommitOptions, Descriptor, Error, Result, Store, write_blob};
 use wharf_images::{
     Image, Reference, media_types,
     sqlite::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME},
 };
 
-use crate::plan::Wanted;
-
 /// The whole file `oci-layout` (OCI image specification, `image-layout.md`).
 pub(crate) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The text of `index.json`: an image index with an entry for each image, in the order given.
-pub(crate) fn index_json(images: &[Wanted]) -> Result<Vec<u8>> {
+pub(crate) fn index_json<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index {
@@ -21,8 +20,19 @@ pub(crate) fn index_json(images: &[Wanted]) -> Result<Vec<u8>> {
         media_type: &'static str,
         manifests: Vec<Descriptor>,
     }
-    let manifests = images.iter().map(|image| image.entry.clone()).collect();
+    let manifests = entries.cloned().collect();
     to_json(&Index { schema_version: 2, media_type: media_types::OCI_INDEX, manifests })
+}
+
+/// Writes the index of a whole archive into the store as an image of that name, and describes it.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn keep(name: &str, text: Bytes, store: &dyn Store) -> Result<Descriptor> {
+    let index = Descriptor::of(media_types::OCI_INDEX, &text);
+    let reference = format!("import-{}", index.digest);
+    write_blob(store, &reference, &index, text, CommitOptions::default()).await?;
+    Ok(index.with_annotation(ANNOTATION_IMAGE_NAME, name))
 }
 
 /// The entry of an image.

@@ -10,23 +10,19 @@ use crate::{contents::Contents, intake::MAX_DOCUMENT_LEN};
 /// The only version that there is.
 const VERSION: &str = "1.0.0";
 
-/// The images of a layout, as index.json describes them; `None` where the archive is no layout.
+/// The text of a layout's `index.json`; `None` where the archive is no layout.
 ///
 /// # Errors
-/// `InvalidArgument` for another version, and for an index.json that is missing or malformed.
-pub(crate) async fn images(
-    contents: &Contents,
-    provider: &dyn Provider,
-    catalogue: &Catalogue,
-) -> Result<Option<Vec<Descriptor>>> {
+/// `InvalidArgument` for another version, and for an index.json that is missing.
+pub(crate) async fn index(contents: &Contents, provider: &dyn Provider) -> Result<Option<Bytes>> {
     let Some(marker) = contents.read(provider, "oci-layout", MAX_DOCUMENT_LEN).await? else {
         return Ok(None);
     };
     check_version(&marker)?;
-    let index = contents.read(provider, "index.json", MAX_DOCUMENT_LEN).await?.ok_or_else(|| {
+    let index = contents.read(provider, "index.json", MAX_DOCUMENT_LEN).await?;
+    index.map(Some).ok_or_else(|| {
         Error::invalid_argument("the archive is an OCI image layout without its index.json: it is not whole")
-    })?;
-    entries(index, catalogue).await.map(Some)
+    })
 }
 
 /// What the text of an `index.json` lists.
@@ -72,11 +68,10 @@ mod tests {
         thread::{self, ThreadId},
     };
 
-    use wharf_content::{MemoryStore, plugin::Registration};
+    use wharf_content::plugin::Registration;
     use wharf_images::{Decoded, Kind, ManifestDecoder};
 
     use super::*;
-    use crate::contents::Node;
 
     /// A decoder of indexes that waits, as a plugin does.
     #[derive(Debug)]
@@ -99,15 +94,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_index_is_decoded_where_one_may_wait() {
-        let mut contents = Contents::default();
-        for (name, text) in [("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#), ("index.json", "{}")] {
-            contents.add(name.to_owned(), Node::Document(text.into())).expect("new");
-        }
         let decoder = Arc::new(Waiting(thread::current().id()));
         let keys = [media_types::OCI_INDEX.to_owned()];
         let entry = Registration::<ManifestDecoders>::shared("waiting", keys, 0, module_path!(), decoder);
         let catalogue = Catalogue::empty().with(entry);
-        let error = images(&contents, &MemoryStore::new(), &catalogue).await.expect_err("refuses");
+        let error = entries("{}".into(), &catalogue).await.expect_err("refuses");
         assert!(error.report().ends_with("2 bytes were looked at"), "{}", error.report());
     }
 

@@ -6,6 +6,8 @@
 //! neither                             the base name and the digest
 //! ```
 //!
+//! The index of the archive itself gets a name that the user chooses, where it is wanted.
+//!
 //! Full names that are not of the base name are kept, or with [`FullNames::Filter`] left out with their images.
 //!
 //! (containerd: `client/import.go` and `core/images/archive/reference.go`, where the base name is the date if none is given; here it is
@@ -39,11 +41,12 @@ pub(crate) struct Named {
     filtered: Vec<String>,
 }
 
-/// Checks the base name before anything is read.
+/// Checks the names that the user chose before anything is read.
 ///
 /// # Errors
-/// `InvalidArgument` where it is no name of a repository.
-pub(crate) fn check_base(options: &ImportOptions) -> Result<()> {
+/// `InvalidArgument` where the base name is no name of a repository, or the index's is none.
+pub(crate) fn check(options: &ImportOptions) -> Result<()> {
+    index_name(options)?;
     match &options.base_name {
         None if options.full_names == FullNames::Filter => {
             Err(Error::invalid_argument("names can be filtered by a base name only: give one"))
@@ -57,6 +60,15 @@ pub(crate) fn check_base(options: &ImportOptions) -> Result<()> {
     }
 }
 
+/// The name that the archive's own index is to have.
+pub(crate) fn index_name(options: &ImportOptions) -> Result<Option<String>> {
+    let Some(name) = &options.index_name else { return Ok(None) };
+    let reference = Reference::parse(name);
+    reference.map(|reference| Some(reference.to_string())).map_err(|error| {
+        Error::from(error).context(format!("{name:?} cannot be the name of the archive's index"))
+    })
+}
+
 /// Names the images that an archive describes.
 ///
 /// # Errors
@@ -65,10 +77,15 @@ pub(crate) fn name(entries: Vec<Descriptor>, options: &ImportOptions) -> Result<
     check_count(entries.len())?;
     let mut named = Named::default();
     let is_empty = entries.is_empty();
+    let index_name = index_name(options)?;
     for mut target in entries {
         let own = target.annotations.remove(ANNOTATION_IMAGE_NAME);
         let reference = target.annotations.remove(ANNOTATION_REF_NAME);
         let name = one(own, reference, &target.digest, options, &mut named.unnamed)?;
+        if let Some(name) = name.clone().filter(|name| index_name.as_ref() == Some(name)) {
+            named.images.push(Image::new(name, target));
+            continue;
+        }
         if let Some(name) = name.as_ref().filter(|name| !is_wanted(name, options)) {
             named.filtered.push(format!("{name:?}"));
             continue;
@@ -290,7 +307,7 @@ mod tests {
         let error = names(&entries[2..5], &options).expect_err("none");
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("\"ghcr.io/a/bc:1\""), "{error}");
-        assert!(check_base(&ImportOptions::new().filtering_names()).is_err());
+        assert!(check(&ImportOptions::new().filtering_names()).is_err());
     }
 
     #[test]
@@ -319,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn the_index_has_the_name_that_the_user_chose() {
+        let digest = Digest::sha256(b"x");
+        let options = ImportOptions::new().with_index_name("all").with_digests();
+        let entries =
+            [entry("x", Some("q.io/a:1"), None), entry("i", Some("docker.io/library/all:latest"), None)];
+        let expected = ["docker.io/library/all:latest".into(), "q.io/a:1".into(), format!("q.io/a@{digest}")];
+        assert_eq!(names(&entries, &options).expect("named"), expected);
+        let filtered = options.with_base_name("q.io/b").filtering_names();
+        assert_eq!(names(&entries, &filtered).expect("the index"), ["docker.io/library/all:latest"]);
+        for (name, is_fine) in [("q.io/all:1", true), ("A", false), ("", false)] {
+            assert_eq!(check(&ImportOptions::new().with_index_name(name)).is_ok(), is_fine, "{name}");
+        }
+    }
+
+    #[test]
     fn base_names_are_repositories() {
         for (base, is_fine) in [
             ("busybox", true),
@@ -330,7 +362,7 @@ mod tests {
             ("", false),
         ] {
             let options = ImportOptions::new().with_base_name(base);
-            assert_eq!(check_base(&options).is_ok(), is_fine, "{base}");
+            assert_eq!(check(&options).is_ok(), is_fine, "{base}");
         }
     }
 }

@@ -13,9 +13,9 @@ use crate::{
     copy::copy_blob,
     docker_archive,
     format::{ArchiveFormat, Exported, Input, Output, Sniff},
-    index::OCI_LAYOUT,
+    index::{self, OCI_LAYOUT},
     intake::take_in,
-    layout,
+    layout, naming,
     options::{DEFAULT_FORMAT, DOCKER_FORMAT, ExportOptions, ImportOptions},
     plan::{Plan, Wanted, blob_directory, blob_name},
     tar::TarWriter,
@@ -56,10 +56,19 @@ impl ArchiveFormat for OciArchive {
         options: &ImportOptions,
     ) -> Result<Vec<Descriptor>> {
         let contents = take_in(Arc::clone(&store), input, options).await?;
-        if let Some(images) = layout::images(&contents, store.as_ref(), &options.catalogue).await? {
+        let index_name = naming::index_name(options)?;
+        if let Some(text) = layout::index(&contents, store.as_ref()).await? {
+            let mut images = layout::entries(text.clone(), &options.catalogue).await?;
+            if let Some(name) = index_name {
+                images.push(index::keep(&name, text, store.as_ref()).await?);
+            }
             return Ok(images);
         }
-        if let Some(images) = docker_archive::images(&contents, store.as_ref(), store.as_ref()).await? {
+        if let Some(mut images) = docker_archive::images(&contents, store.as_ref(), store.as_ref()).await? {
+            if let Some(name) = index_name {
+                let text = index::index_json(images.iter())?;
+                images.push(index::keep(&name, text.into(), store.as_ref()).await?);
+            }
             return Ok(images);
         }
         Err(Error::invalid_argument(

@@ -200,6 +200,8 @@ pub struct ImportOptions {
     pub full_names: FullNames,
     /// Whether each image is recorded by its digest too, in the base name or its own repository; it is not by default.
     pub digests: bool,
+    /// The name under which the archive's own index is recorded, with all images of the archive; it is not by default.
+    pub index_name: Option<String>,
     /// Whether a name goes to the image of the archive where another image has it here; by default that is an error, `AlreadyExists`.
     pub replace: bool,
     /// The platforms that must be there, and be whole, and are kept; by default those that there are, of which one must be whole.
@@ -259,6 +261,14 @@ impl ImportOptions {
     #[must_use]
     pub fn with_digests(mut self) -> Self {
         self.digests = true;
+        self
+    }
+
+    /// Records the archive's index by this name, too, which is read as Docker reads it: an OCI layout's `index.json` as it stands; for what
+    /// Docker wrote one is made. What it lists and is not there is missing then.
+    #[must_use]
+    pub fn with_index_name(mut self, index_name: impl Into<String>) -> Self {
+        self.index_name = Some(index_name.into());
         self
     }
 
@@ -335,6 +345,7 @@ impl Default for ImportOptions {
             base_name: None,
             full_names: FullNames::Keep,
             digests: false,
+            index_name: None,
             replace: false,
             selection: None,
             catalogue: Catalogue::linked().clone(),

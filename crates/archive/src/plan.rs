@@ -170,7 +170,8 @@ impl Plan {
             })
             .map(Wanted::listed);
         let listed = in_order(images.iter().cloned().chain(unnamed).collect())?;
-        let (index_json, manifest_json) = (index_json(&listed)?, entries.manifest_json()?);
+        let (index_json, manifest_json) =
+            (index_json(listed.iter().map(|image| &image.entry))?, entries.manifest_json()?);
         Ok(Self { index_json, manifest_json, docker_files: entries.files(), unloadable, blobs })
     }
 }

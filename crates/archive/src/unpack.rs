@@ -12,7 +12,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use rustix::fs::fchmod;
+use rustix::{
+    fd::AsFd,
+    fs::{AtFlags, CWD, chmodat},
+};
 use tokio::runtime::Handle;
 use wharf_content::{
     Catalogue, Descriptor, Digest, Error, ErrorKind, Provider, Result, ResultExt, blocking, read_blob,
@@ -23,7 +26,7 @@ use wharf_images::{
     progress::{Silent, Sink},
 };
 
-use crate::apply::{ApplyOptions, IMPLIED_MODE, LeftOut, Ownership, apply_in, cannot};
+use crate::apply::{ApplyOptions, IMPLIED_MODE, LeftOut, Ownership, apply_in, cannot, itself};
 use ahead::{Ahead, Buffers, Job};
 use early::EarlySync;
 use staging::Staging;
@@ -136,33 +139,77 @@ pub async fn unpack(
     directory: &Path,
     options: &UnpackOptions,
 ) -> Result<Unpacked> {
-    let manifest = image::manifest(provider.as_ref(), target, &options.selection, &options.catalogue).await?;
-    let layers = layers(provider.as_ref(), &manifest).await?;
-    // One is applied, and the next one read ahead.
-    let buffers = Buffers::shared_by(2);
-    let mut jobs = Vec::with_capacity(layers.len());
-    for (layer, diff_id) in layers {
-        let reader =
-            provider.reader(&layer).await.context(|| format!("cannot unpack layer {}", layer.digest))?;
-        let stream = BlobStream::new(reader, Handle::current());
-        jobs.push(Job {
-            layer,
-            diff_id,
-            stream,
-            buffers: buffers.clone(),
-            is_verified: false,
-            catalogue: options.catalogue.clone(),
-            options: options.layers,
-            sink: Arc::clone(&options.sink),
-        });
+    let image = Opened::of(provider.as_ref(), target, options).await?;
+    into_place(directory, move |staging, waiting| image.apply(staging, waiting)).await
+}
+
+/// An image whose layers are open and not read yet.
+pub(crate) struct Opened {
+    manifest: Descriptor,
+    jobs: Vec<Job>,
+    ownership: Ownership,
+}
+
+impl Opened {
+    pub(crate) async fn of(
+        provider: &dyn Provider,
+        target: &Descriptor,
+        options: &UnpackOptions,
+    ) -> Result<Self> {
+        let manifest = image::manifest(provider, target, &options.selection, &options.catalogue).await?;
+        let layers = layers(provider, &manifest).await?;
+        // One is applied, and the next one read ahead.
+        let buffers = Buffers::shared_by(2);
+        let mut jobs = Vec::with_capacity(layers.len());
+        for (layer, diff_id) in layers {
+            let reader =
+                provider.reader(&layer).await.context(|| format!("cannot unpack layer {}", layer.digest))?;
+            let stream = BlobStream::new(reader, Handle::current());
+            jobs.push(Job {
+                layer,
+                diff_id,
+                stream,
+                buffers: buffers.clone(),
+                is_verified: false,
+                catalogue: options.catalogue.clone(),
+                options: options.layers,
+                sink: Arc::clone(&options.sink),
+            });
+        }
+        Ok(Self { manifest: manifest.descriptor.clone(), jobs, ownership: options.ownership })
     }
-    let (directory, ownership) = (directory.to_owned(), options.ownership);
-    let awaited = Arc::new(());
-    let waiting = Arc::downgrade(&awaited);
-    let descriptor = manifest.descriptor.clone();
-    let unpacked = blocking::run(move || into_place(descriptor, jobs, &directory, ownership, &waiting)).await;
-    drop(awaited);
-    unpacked
+
+    /// Applies all layers to the directory that is open, as long as somebody is waiting for it.
+    pub(crate) fn apply(self, root: &impl AsFd, waiting: &Weak<()>) -> Result<Unpacked> {
+        let Self { manifest, jobs, ownership } = self;
+        let mut unpacked =
+            Unpacked { manifest, layers: jobs.len(), entries: 0, bytes: 0, left_out: Vec::new() };
+        let options = ApplyOptions::new().with_ownership(ownership);
+        let begin = |job: Job| {
+            let layer = job.layer.clone();
+            Ahead::start(job).map(|ahead| (layer, ahead))
+        };
+        let mut early = EarlySync::of(Path::new(&itself(root)));
+        let mut describes_root = false;
+        let mut jobs = jobs.into_iter();
+        let mut next = jobs.next().map(begin).transpose()?;
+        while let Some((layer, stream)) = next {
+            next = jobs.next().map(begin).transpose()?;
+            let stream = Awaited { stream, waiting, early: &mut early };
+            let applied = apply_in(stream, root, &options)
+                .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
+            unpacked.entries += applied.entries;
+            unpacked.bytes += applied.bytes;
+            describes_root |= applied.describes_root;
+            add_left_out(&mut unpacked.left_out, applied.left_out);
+        }
+        if !describes_root {
+            // In the making it is for its owner alone, and users of the image other than root would see nothing of it.
+            chmodat(CWD, &*itself(root), IMPLIED_MODE, AtFlags::empty())
+                .map_err(|error| cannot("set the mode of", b".", error))?;
+        }
+        Ok(unpacked)
+    }
 }
 
 /// The layers of a manifest with their diff ids, lowest first.
@@ -185,59 +232,33 @@ pub(crate) async fn layers(
     Ok(layers.into_iter().zip(diff_ids).collect())
 }
 
-fn into_place(
-    manifest: Descriptor,
-    jobs: Vec<Job>,
+/// Makes a directory that is there whole and on the disk, or not at all. What makes it is told whether somebody is waiting still.
+///
+/// # Cancellation
+/// The directory is not there; what was made of it is removed when `make` returns, or by who makes the same directory next.
+pub(crate) async fn into_place<T: Send + 'static>(
     directory: &Path,
-    ownership: Ownership,
-    waiting: &Weak<()>,
-) -> Result<Unpacked> {
-    let staging = Staging::begin(directory)?;
-    match all(manifest, jobs, &staging, ownership, waiting) {
-        Ok(unpacked) => staging.publish().map(|()| unpacked),
-        Err(error) => {
-            if let Err(second) = staging.discard() {
-                // The first error is the one to tell; the next unpack removes what is left.
-                tracing::debug!(error = %second.report(), "what was unpacked cannot be removed");
+    make: impl FnOnce(&Staging, &Weak<()>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let directory = directory.to_owned();
+    let awaited = Arc::new(());
+    let waiting = Arc::downgrade(&awaited);
+    let made = blocking::run(move || {
+        let staging = Staging::begin(&directory)?;
+        match make(&staging, &waiting) {
+            Ok(made) => staging.publish().map(|()| made),
+            Err(error) => {
+                if let Err(second) = staging.discard() {
+                    // The first error is the one to tell; who makes it next removes what is left.
+                    tracing::debug!(error = %second.report(), "what was made of a directory cannot be removed");
+                }
+                Err(error)
             }
-            Err(error)
         }
-    }
-}
-
-/// Applies all layers.
-fn all(
-    manifest: Descriptor,
-    jobs: Vec<Job>,
-    root: &Staging,
-    ownership: Ownership,
-    waiting: &Weak<()>,
-) -> Result<Unpacked> {
-    let mut unpacked = Unpacked { manifest, layers: jobs.len(), entries: 0, bytes: 0, left_out: Vec::new() };
-    let options = ApplyOptions::new().with_ownership(ownership);
-    let begin = |job: Job| {
-        let layer = job.layer.clone();
-        Ahead::start(job).map(|ahead| (layer, ahead))
-    };
-    let mut early = EarlySync::of(&root.path);
-    let mut describes_root = false;
-    let mut jobs = jobs.into_iter();
-    let mut next = jobs.next().map(begin).transpose()?;
-    while let Some((layer, stream)) = next {
-        next = jobs.next().map(begin).transpose()?;
-        let stream = Awaited { stream, waiting, early: &mut early };
-        let applied = apply_in(stream, root, &options)
-            .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
-        unpacked.entries += applied.entries;
-        unpacked.bytes += applied.bytes;
-        describes_root |= applied.describes_root;
-        add_left_out(&mut unpacked.left_out, applied.left_out);
-    }
-    if !describes_root {
-        // In the making it is for its owner alone, and users of the image other than root would see nothing of it.
-        fchmod(root, IMPLIED_MODE).map_err(|error| cannot("set the mode of", b".", error))?;
-    }
-    Ok(unpacked)
+    })
+    .await;
+    drop(awaited);
+    made
 }
 
 /// Adds what was left out of one more layer, each kind once.

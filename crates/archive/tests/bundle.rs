@@ -2,8 +2,14 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use wharf_archive::{
@@ -12,7 +18,7 @@ use wharf_archive::{
     bundle::{Access, Bind, BundleOptions, Bundled, Streams, bundle},
 };
 use wharf_content::{
-    CommitOptions, Descriptor, Digest, ErrorKind, MemoryStore, Provider, Result, write_blob,
+    BlobReader, CommitOptions, Descriptor, Digest, ErrorKind, MemoryStore, Provider, Result, write_blob,
 };
 use wharf_images::media_types as types;
 
@@ -196,4 +202,58 @@ async fn what_cannot_run_leaves_nothing() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     fs::remove_file(place.join("mine")).expect("removes");
     make(full(), &place, &self::options()).await.expect("an empty directory will do");
+}
+
+/// Blobs that have somebody else move the bundle away and put a link in its place, once they are read.
+#[derive(Debug)]
+struct Exchanging {
+    blobs: Arc<MemoryStore>,
+    hidden: PathBuf,
+    outside: PathBuf,
+}
+
+#[derive(Debug)]
+struct ExchangingReader {
+    blob: Arc<dyn BlobReader>,
+    hidden: PathBuf,
+    outside: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl Provider for Exchanging {
+    async fn reader(&self, descriptor: &Descriptor) -> Result<Arc<dyn BlobReader>> {
+        let blob = self.blobs.reader(descriptor).await?;
+        Ok(Arc::new(ExchangingReader { blob, hidden: self.hidden.clone(), outside: self.outside.clone() }))
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobReader for ExchangingReader {
+    fn size(&self) -> u64 {
+        self.blob.size()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let aside = self.hidden.with_extension("aside");
+        if self.hidden.exists() && !aside.exists() {
+            fs::rename(&self.hidden, aside).expect("moves");
+            symlink(&self.outside, &self.hidden).expect("links");
+        }
+        self.blob.read_at(offset, len).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_to_what_others_put_into_its_place() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (place, outside) = (dir.path().join("b"), dir.path().join("outside"));
+    fs::create_dir_all(outside.join("rootfs")).expect("makes");
+    let hidden = dir.path().join(".b.wharf-unpack");
+    let (blobs, target) = image(full(), "linux").await;
+    let provider = Arc::new(Exchanging { blobs, hidden: hidden.clone(), outside: outside.clone() });
+    let error = bundle(provider, &target, &place, &options()).await.expect_err("it is not there any more");
+    assert_eq!(error.kind(), ErrorKind::Aborted, "{}", error.report());
+    let list = |path: &Path| fs::read_dir(path).expect("lists").count();
+    assert_eq!((list(&outside), list(&outside.join("rootfs"))), (1, 0));
+    assert!(!place.exists() && hidden.with_extension("aside").join("rootfs/full/file").exists());
 }

@@ -665,3 +665,45 @@ async fn what_refers_to_nothing_that_is_there_is_an_image_like_others() {
     let images = into.import(&archive, &plain().with_base_name("quay.io/a")).await.expect("imports");
     assert_eq!(images[0].name, format!("quay.io/a@{}", alone.digest));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_of_an_archive_is_an_image_where_it_is_wanted() {
+    let fixture = Fixture::memory();
+    let images = [
+        fixture.image(&host(), "one").await.named("quay.io/a:1"),
+        fixture.image(&other(), "two").await.named("quay.io/a:2"),
+    ];
+    let layout = export_bytes(&fixture, &images, &all()).await.expect("exports");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    tar::Archive::new(&layout[..]).unpack(dir.path()).expect("unpacks");
+    let index =
+        Descriptor::of(types::OCI_INDEX, &std::fs::read(dir.path().join("index.json")).expect("reads"));
+    let (_, _, docker) = docker(Tarball::hard);
+    let options = plain().with_index_name("quay.io/all").with_digests();
+    for (archive, count) in [(Some(layout), 2), (None, 2), (Some(docker), 3)] {
+        let is_layout = count == 2;
+        let into = Into::memory();
+        let imported = if let Some(archive) = &archive {
+            into.import(archive, &options).await
+        } else {
+            let (store, images) = (Arc::clone(&into.fixture.store), into.images.as_ref());
+            import_from_file(dir.path(), store, images, &options).await
+        };
+        let imported = imported.expect("imports");
+        let names: Vec<_> = imported.iter().filter(|image| !image.name.contains('@')).collect();
+        assert_eq!(names.len(), count + 1, "{names:?}");
+        let all = names.iter().find(|image| image.name == "quay.io/all:latest").expect("recorded");
+        assert_eq!(all.target.media_type, types::OCI_INDEX);
+        assert!(!is_layout || all.target.digest == index.digest, "as it stands");
+        let by_digest = format!("@{}", all.target.digest);
+        assert!(!imported.iter().any(|image| image.name.ends_with(&by_digest)), "it has its name");
+        // It leads to all images.
+        let found = image::platforms(into.fixture.store.as_ref(), &all.target, Catalogue::linked()).await;
+        assert_eq!(found.expect("reads").len(), 2);
+    }
+    // An archive does not choose that name.
+    let (into, taken) = (Into::memory(), fixture.image(&host(), "one").await.named("quay.io/all:latest"));
+    let archive = export_bytes(&fixture, &[taken], &all()).await.expect("exports");
+    let error = into.import(&archive, &options).await.expect_err("two of that name");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}

@@ -429,6 +429,48 @@ async fn what_is_linked_to_in_a_layer_below_comes_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_linked_to_may_be_hidden_afterwards() {
+    let base = || {
+        let file = |tar: Tar, name, text| tar.add(name, tar::EntryType::Regular, 0o640, text);
+        let tar = Tar::new().dir("d", 0o710).dir("d/sub", 0o750);
+        file(file(tar, "d/old", b"text"), "d/sub/old", b"text").bytes()
+    };
+    for (top, left) in [
+        (Tar::new().hard("new", "d/old").file("d/.wh..wh..opq", ""), &[][..]),
+        (Tar::new().hard("new", "d/sub/old").file("d/.wh..wh..opq", "").file("d/a", "a"), &["a"]),
+        (Tar::new().hard("new", "d/sub/old").file("d/.wh.sub", "").file("d/.wh.old", ""), &["old", "sub"]),
+        (Tar::new().file("d/a", "a").hard("new", "d/old").file(".wh.d", ""), &["a"]),
+        (Tar::new().hard("new", "d/old").file(".wh.d", "").file("d/a", "a"), &["a"]),
+    ] {
+        let top = top.bytes();
+        for ownership in ownerships() {
+            let place = Place::new().await;
+            let image = place.image("a", vec![base(), top.clone()], None).await;
+            let unpacked = place.unpack(&image.target, ownership).await.expect("unpacks");
+            let top = &unpacked.layers[1].directory;
+            let stat = |path: PathBuf| fs::symlink_metadata(path).expect("there");
+            assert_eq!(fs::read_to_string(top.join("new")).expect("reads"), "text");
+            let linked = stat(top.join("new"));
+            assert_eq!((linked.nlink(), linked.mode() & 0o7777, linked.mtime()), (1, 0o640, 1_000_000));
+            let entries = fs::read_dir(top.join("d")).expect("lists");
+            let mut names: Vec<_> = entries.map(|entry| entry.expect("lists").file_name()).collect();
+            names.sort();
+            assert_eq!(names, left);
+            // The same as all layers one over the other.
+            let flat = place.dir.path().join(format!("flat-{}", names.len()));
+            let options = UnpackOptions::new().with_ownership(ownership);
+            let provider = Arc::clone(&place.fixture.store) as Arc<dyn wharf_content::Provider>;
+            wharf_archive::unpack(provider, &image.target, &flat, &options).await.expect("unpacks");
+            assert_eq!(fs::read_to_string(flat.join("new")).expect("reads"), "text");
+            let is_whiteout =
+                |name: &&std::ffi::OsString| stat(top.join("d").join(name)).file_type().is_char_device();
+            let shown = names.iter().filter(|name| !is_whiteout(name)).count();
+            assert_eq!(fs::read_dir(flat.join("d")).expect("lists").count(), shown);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_linked_to_and_nowhere_below_is_refused() {
     let hides = |name: &str| Tar::new().file(name, "").bytes();
     for (layers, what) in [

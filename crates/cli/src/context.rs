@@ -152,9 +152,12 @@ impl Context {
         Ok(data.join("wharf").display().to_string())
     }
 
-    /// Finds an image of the store by its exact name, else by the name as Docker reads it.
+    /// Finds an image of the store by its exact name, else by the name as Docker reads it. What a registry would have is looked for here, too.
     pub(crate) async fn image(&self, typed: &str) -> Result<Image> {
-        let typed = typed.strip_prefix("store:").unwrap_or(typed);
+        let typed = match self.location(typed) {
+            Ok(location) if matches!(location.scheme, DEFAULT_TRANSPORT | STORE_SCHEME) => location.rest,
+            _ => typed,
+        };
         let images = self.images().await?;
         match images.get(typed).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}

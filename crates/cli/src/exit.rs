@@ -4,6 +4,7 @@ use std::{borrow::Cow, error::Error as StdError, fmt, io, process::ExitCode};
 
 use serde_json::json;
 use wharf_content::{DigestError, Error, ErrorKind, Result};
+use wharf_images::Reference;
 use wharf_remotes::{RemoteError, credentials::Audience};
 
 use crate::{args::Format, context::Context, output::escape};
@@ -48,6 +49,15 @@ impl StdError for Outside {
 pub(crate) fn outside(context: impl Into<String>, source: io::Error) -> Error {
     let twin = source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
     Error::new(Error::io("", twin).kind(), context).with_source(Outside(source))
+}
+
+/// An error of the libraries as one of what is not part of the store.
+pub(crate) fn made_outside(error: Error) -> Error {
+    let number = system_error(&error).and_then(io::Error::raw_os_error);
+    match number {
+        Some(number) => outside(error.to_string(), io::Error::from_raw_os_error(number)),
+        None => error,
+    }
 }
 
 /// What went wrong with some of several things, while the others were seen to.
@@ -130,6 +140,7 @@ pub(crate) fn code(error: &Error) -> Code {
     }
     match kind {
         ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::InvalidArgument if is_of_layer(error) => Code::Mismatch,
         ErrorKind::InvalidArgument => Code::Usage,
         ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Code::Denied,
         // What has run out is what wharf allows: what the system has is told by an error of the system.
@@ -140,9 +151,31 @@ pub(crate) fn code(error: &Error) -> Code {
     }
 }
 
+/// Whether a layer turned out to be none, which nobody typed.
+fn is_of_layer(error: &Error) -> bool {
+    let report = error.report();
+    ["layer sha256:", "layer sha512:"].iter().any(|layer| report.contains(layer))
+}
+
 /// What the system said, of the store or of what is outside of it.
 fn system_error(error: &Error) -> Option<&io::Error> {
-    error.find_source::<io::Error>().or_else(|| error.find_source::<Outside>().map(|outside| &outside.0))
+    let mut next = StdError::source(error);
+    while let Some(source) = next {
+        let found =
+            source.downcast_ref().or_else(|| source.downcast_ref().map(|outside: &Outside| &outside.0));
+        if let Some(found) = found.filter(|found| is_of_system(found)) {
+            return Some(found);
+        }
+        next = source.source();
+    }
+    None
+}
+
+/// Whether the system said it. What reads a format has errors of these kinds for bytes that are not of it.
+fn is_of_system(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let is_of_format = matches!(error.kind(), UnexpectedEof | InvalidData | InvalidInput | Other);
+    error.raw_os_error().is_some() || !is_of_format
 }
 
 /// What can be done when the system refused something.
@@ -184,7 +217,16 @@ const EMFILE: i32 = 24;
 
 /// What can be done, where there is something.
 fn hint(error: &Error) -> Option<Cow<'static, str>> {
-    denied_hint(error).map(Cow::Owned).or_else(|| fixed_hint(error).map(Cow::Borrowed))
+    let hint = denied_hint(error).or_else(|| absent_hint(error));
+    hint.map(Cow::Owned).or_else(|| fixed_hint(error).map(Cow::Borrowed))
+}
+
+/// What can be done where the store lacks an image whose name could be a registry's.
+fn absent_hint(error: &Error) -> Option<String> {
+    let text = error.to_string();
+    let name = text.strip_prefix("there is no image \"")?.split('"').next()?;
+    Reference::parse(name).ok()?;
+    Some(format!("`wharf pull {name}` fetches it, `wharf images ls` lists those that are there"))
 }
 
 /// What can be done where a registry refuses.
@@ -322,135 +364,4 @@ pub(crate) fn report_as(error: &Error, format: Format, code: Code) -> Code {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_that_fails_is_no_loss_of_data() {
-        let error = Error::io("cannot commit", io::Error::from_raw_os_error(5)).context("cannot pull");
-        assert_eq!((error.kind().as_str(), code(&error)), ("internal", Code::Local));
-        assert!(hint(&error).is_some_and(|hint| hint.contains("the disk or its file system failed")));
-    }
-
-    #[test]
-    fn who_is_refused_is_told_where_to_log_in() {
-        let remote = |status| RemoteError::new("r.example:5000", "GET x").with_status(status);
-        let token = RemoteError::new("auth.example", "POST x").with_status(401);
-        let token = Error::new(ErrorKind::Unauthenticated, "cannot get a token for y")
-            .with_source(token.for_registry("registry-1.docker.io"));
-        for (error, expected) in [
-            (
-                remote(401).into_error("cannot resolve x"),
-                "private, or there is none of that name: `wharf login r.example:5000`",
-            ),
-            (remote(403).into_error("cannot push x"), "needs a permission: `wharf login r.example:5000`"),
-            (remote(401).into_error("cannot log in to x"), "r.example:5000 does not know this user"),
-            (token, "private, or there is none of that name: `wharf login docker.io`"),
-        ] {
-            assert!(
-                hint(&error).is_some_and(|hint| hint.contains(expected)),
-                "{error:?}: {:?}",
-                hint(&error)
-            );
-        }
-    }
-
-    #[test]
-    fn what_a_registry_does_not_do_names_no_other_command() {
-        for (request, report, expected) in [
-            ("PUT https://h/v2/a/manifests/1", "cannot push a", "takes no pushes"),
-            ("POST https://h/v2/a/blobs/uploads/", "cannot copy a to b", "takes no pushes"),
-            ("DELETE https://h/v2/a/manifests/1", "cannot delete a", "is not set up to delete"),
-        ] {
-            let error = RemoteError::new("h", request).with_status(405).into_error(report);
-            let hint = hint(&error).expect("there is something to do");
-            assert!(hint.contains(expected) && !hint.contains("wharf "), "{request}: {hint}");
-        }
-    }
-
-    #[test]
-    fn https_is_advised_where_plain_http_was_spoken() {
-        for (request, expected) in
-            [("HEAD http://r.example/v2/a", true), ("HEAD https://r.example/v2/a", false)]
-        {
-            let error =
-                RemoteError::new("r.example", request).with_status(400).into_error("cannot resolve x");
-            let advised = hint(&error).is_some_and(|hint| hint.contains("--tls-verify=true"));
-            assert_eq!(advised, expected, "{request}");
-        }
-    }
-
-    #[test]
-    fn codes_follow_the_origin_and_the_kind() {
-        let remote = |status| RemoteError::new("h", "GET x").with_status(status).into_error("x");
-        let os = |number| Error::io("x", io::Error::from_raw_os_error(number));
-        for (error, expected) in [
-            (remote(404), Code::NotFound),
-            (remote(401), Code::Denied),
-            (remote(403), Code::Denied),
-            (remote(429), Code::Network),
-            (remote(503), Code::Network),
-            (RemoteError::new("h", "GET x").with_retryable().into_error("x"), Code::Network),
-            (os(28), Code::Local),
-            (os(13), Code::Local),
-            (os(5), Code::Local),
-            (os(2), Code::Local),
-            (Error::invalid_argument("x"), Code::Usage),
-            (Error::not_found("x"), Code::NotFound),
-            (Error::failed_precondition("x"), Code::Mismatch),
-            (Error::data_loss("x").context("y"), Code::Mismatch),
-            (Error::resource_exhausted("more than is read").context("y"), Code::Mismatch),
-            (Error::resource_exhausted("x").with_source(io::Error::from_raw_os_error(28)), Code::Local),
-            (Error::conflict("x"), Code::Other),
-            (Error::not_implemented("x"), Code::Other),
-            (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),
-            (outside("x", io::Error::from_raw_os_error(28)), Code::Local),
-            (outside("x", io::Error::from_raw_os_error(2)).context("y"), Code::Local),
-        ] {
-            assert_eq!(code(&error), expected, "{error:?}");
-        }
-    }
-
-    #[test]
-    fn hints_are_of_what_failed() {
-        let store = |number| Error::io("x", io::Error::from_raw_os_error(number));
-        let out = |number| outside("x", io::Error::from_raw_os_error(number));
-        let archive = |number| Error::io("cannot write the archive y", io::Error::from_raw_os_error(number));
-        let read = |number| Error::io("cannot read the archive y", io::Error::from_raw_os_error(number));
-        for (error, expected) in [
-            (store(28), Some("the same command goes on")),
-            (out(28), Some("where the output goes")),
-            (archive(28), Some("where the output goes")),
-            (store(24), Some("ulimit")),
-            (out(24), Some("ulimit")),
-            (store(13), Some("change its permissions")),
-            (store(30), Some("needs to be written to")),
-            (out(13), None),
-            (archive(13), None),
-            (read(13), None),
-            (read(28), None),
-            (read(24), Some("ulimit")),
-            (read(5), Some("the disk or its file system failed")),
-            (store(5), Some("the disk or its file system failed")),
-            (out(5), Some("the disk or its file system failed")),
-            (store(20), None),
-            (
-                Error::resource_exhausted("x, as a decompression bomb does").context("y"),
-                Some("--max-ratio N"),
-            ),
-            (Error::resource_exhausted("x, the most that a layer may have here"), Some("--max-layer-size")),
-            (Error::resource_exhausted("x, the most that an archive may have here"), Some("--max-size")),
-            (Error::resource_exhausted("x"), None),
-        ] {
-            let found = hint(&error);
-            let is_right = match expected {
-                Some(words) => found.as_ref().is_some_and(|hint| hint.contains(words)),
-                None => found.is_none(),
-            };
-            assert!(is_right, "{error:?}: {found:?}");
-        }
-        let report = out(28).report();
-        assert_eq!(report.matches("No space").count(), 1, "{report}");
-        assert_eq!(out(24).kind(), store(24).kind());
-    }
-}
+mod tests;

@@ -85,6 +85,7 @@ async fn from_a_file_or_standard_input_compressed_or_not() {
             None,
             format!("{line}{}@{digest}\n", name.rsplit_once(':').expect("a tag").0),
         ),
+        (&["import", "--digests", "--skip-digest-for-named", &file], None, line.clone()),
     ] {
         let into = Wharf::new();
         let done = match source {
@@ -249,4 +250,20 @@ async fn interrupted_and_taken_up_again() {
     let again = into.run(&["import", "--progress", "plain", &file]).await;
     assert!(again.err().matches("exists    sha256:").count() >= 2, "{}", again.err());
     assert_eq!(again.succeeded(), format!("{name}@{digest}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_archives_own_index_gets_the_name_that_is_given() {
+    let from = Wharf::new();
+    let (file, name, digest) = exported(&from).await;
+    let into = Wharf::new();
+    let printed = into.run(&["import", "--index-name", "archive:1", &file]).await.succeeded();
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines.retain(|line| *line != format!("{name}@{digest}"));
+    let [index] = lines[..] else { panic!("{printed}") };
+    assert!(index.starts_with("docker.io/library/archive:1@sha256:"), "{printed}");
+    let text = into.run(&["manifest", "archive:1"]).await.succeeded();
+    assert!(text.contains(&digest), "{text}");
+    assert!(into.run(&["import", "--index-name", "A", &file]).await.failed(3).contains("index"));
+    into.run(&["import", "--skip-digest-for-named", &file]).await.failed(3);
 }

@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{Wharf, stalling};
-use wharf_content::{CommitOptions, Descriptor, Digest, Result, Store, read_blob, write_blob};
-use wharf_images::{Image, media_types as types};
+use wharf_content::{CommitOptions, Descriptor, Digest, LocalStore, Result, Store, read_blob, write_blob};
+use wharf_images::{Image, image_store, media_types as types};
 use wharf_tests::{ImageFixture, Layer, TestRegistry};
 
 fn host() -> String {
@@ -335,4 +335,50 @@ async fn what_is_no_image_goes_by() {
     wharf.run(&["pull", "--unpack", "--all-platforms", &name]).await.succeeded();
     assert_eq!(layers(&wharf), [""; 0]);
     wharf.run(&["images", "check", &name]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_none_is_no_failure_of_the_disk_and_no_mistake_in_the_arguments() {
+    for (bytes, what) in [(&b"no gzip"[..], "not valid gzip"), (&[0x1f, 0x8b, 8][..], "not valid gzip")] {
+        let wharf = Wharf::new();
+        let store = LocalStore::open(wharf.dir.path().join("store")).await.expect("opens");
+        let layer = put(&store, types::OCI_LAYER_GZIP, bytes.to_vec()).await.expect("writes");
+        let config = json!({
+            "architecture": wharf_platforms::default_spec().architecture, "os": "linux", "config": { "Cmd": ["x"] },
+            "rootfs": { "type": "layers", "diff_ids": [Digest::sha256(b"")] },
+        });
+        let config = put(&store, types::OCI_CONFIG, config.to_string().into_bytes()).await.expect("writes");
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "config": config, "layers": [layer],
+        });
+        let target =
+            put(&store, types::OCI_MANIFEST, manifest.to_string().into_bytes()).await.expect("writes");
+        let images = image_store(&store).expect("has images");
+        images.create(Image::new("docker.io/library/bad:1", target)).await.expect("creates");
+        let directory = wharf.path("out");
+        for arguments in [
+            &["unpack", "bad:1"][..],
+            &["unpack", "docker://bad:1", &directory],
+            &["bundle", "bad:1", &directory],
+            &["ls-files", "--local", "bad:1"],
+        ] {
+            let told = wharf.run(arguments).await.failed(5);
+            assert!(told.contains(what), "{arguments:?}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_the_store_is_to_be_pulled() {
+    let wharf = Wharf::new();
+    let directory = wharf.path("out");
+    for arguments in [
+        &["unpack", "q.example/a:1"][..],
+        &["unpack", "docker://q.example/a:1", &directory],
+        &["bundle", "q.example/a:1", &directory],
+        &["mount", "q.example/a:1", &directory],
+    ] {
+        let told = wharf.run(arguments).await.failed(2);
+        assert!(told.contains("hint: `wharf pull q.example/a:1` fetches it"), "{arguments:?}: {told}");
+    }
 }

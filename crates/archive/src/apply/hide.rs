@@ -3,6 +3,9 @@
 //! In a root that holds all layers, hiding is removing. Which names this layer has written is known by directory and name, so that a
 //! second name of a file from below spares nothing. A directory that holds nothing from below any more is remembered, so that each is
 //! gone through once, however many markers there are.
+//!
+//! Where a layer is applied by itself, nothing from below is there. What goes then are whiteouts that something larger has made needless, files
+//! that stand for those below which are linked to, and directories that hold nothing else.
 
 use std::{
     collections::{HashSet, hash_map::RandomState},
@@ -19,7 +22,40 @@ use rustix::{
     process::geteuid,
 };
 
-use super::tree::itself;
+use super::tree::{Missing, itself};
+
+/// What becomes of names that a layer hides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whiteouts {
+    /// They are removed: the directory holds all layers.
+    #[default]
+    Remove,
+    /// They are marked as overlayfs marks them: the directory holds this layer alone. A hidden name is a device of characters 0:0; a
+    /// directory that hides everything has the attribute `trusted.overlay.opaque`, which only root can set.
+    Overlay,
+    /// As [`Whiteouts::Overlay`], with the attribute `user.overlay.opaque`, for an overlay that is mounted with `userxattr`.
+    UserOverlay,
+}
+
+impl Whiteouts {
+    /// The attribute of a directory that hides everything.
+    pub(super) fn attribute(self) -> Option<&'static str> {
+        match self {
+            Self::Remove => None,
+            Self::Overlay => Some("trusted.overlay.opaque"),
+            Self::UserOverlay => Some("user.overlay.opaque"),
+        }
+    }
+
+    /// What may be made to hide something in it.
+    pub(super) fn missing(self) -> Missing {
+        match self {
+            Self::Remove => Missing::Leave,
+            Self::Overlay | Self::UserOverlay => Missing::MakeUnlessHidden,
+        }
+    }
+}
 
 /// Names that this layer has written, and directories that are all its own.
 #[derive(Debug, Default)]
@@ -46,6 +82,12 @@ impl Written {
         self.own.insert(directory);
     }
 
+    /// Notes a directory that the layer has made, where what stands for something below may be in it.
+    pub(super) fn add_open(&mut self, directory: u64) {
+        // It may have the inode of one that is gone.
+        self.own.remove(&directory);
+    }
+
     /// Whether a directory has nothing from below.
     pub(super) fn is_own(&self, directory: u64) -> bool {
         self.own.contains(&directory)
@@ -62,9 +104,9 @@ impl Written {
         self.hide_within(&directory, 0)
     }
 
-    /// Removes a name, unless this layer has written it, and what it has not written below.
-    pub(super) fn hide(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<(), Errno> {
-        self.hide_one(directory, inode, base, 0).map(drop)
+    /// Removes a name, unless this layer has written it, and what it has not written below. Says whether the name is still there.
+    pub(super) fn hide(&mut self, directory: &impl AsFd, inode: u64, base: &[u8]) -> Result<bool, Errno> {
+        self.hide_one(directory, inode, base, 0)
     }
 
     fn hide_within(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {

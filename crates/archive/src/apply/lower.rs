@@ -8,7 +8,6 @@
 use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher,
-    rc::Rc,
 };
 
 use rustix::{
@@ -18,10 +17,10 @@ use rustix::{
 use wharf_content::{Error, ErrorKind, Result};
 
 use super::{
-    Apply, Directory,
+    Apply,
     name::{components, shown},
     node,
-    tree::{Missing, cannot},
+    tree::{Missing, cannot, is_opaque},
     writable,
 };
 
@@ -45,11 +44,6 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Whether an inode is one of them.
-    pub(super) fn has(&self, inode: u64) -> bool {
-        self.lower.paths.contains_key(&inode)
-    }
-
     pub(super) fn finish(self) -> Lower {
         self.lower
     }
@@ -68,16 +62,21 @@ impl Apply {
     /// Makes an empty file in the place of one of the layers below.
     ///
     /// # Errors
-    /// `FailedPrecondition` where the way to it goes through links, which the layers below know nothing of.
+    /// `FailedPrecondition` where this layer hides it, and where the way to it goes through links, which the layers below know nothing of.
     pub(super) fn bring_up(&mut self, target: &[u8]) -> Result<()> {
         let mut parent = components(target)?;
         let Some(base) = parent.pop() else { return Ok(()) };
-        let directory = self.make_directory(&parent)?;
-        if !self.is_at(&directory, &parent).map_err(|error| cannot("find", target, error))? {
+        let absent =
+            || Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)));
+        let directory = self.reach(&parent, Missing::MakeUnlessHidden)?.ok_or_else(absent)?;
+        if directory.path != parent.join(&b'/') {
             return Err(Error::failed_precondition(format!(
                 "a hard link to {}, which is below a link and not in this layer",
                 shown(target)
             )));
+        }
+        if self.is_cut_off(&parent).map_err(|error| cannot("find", target, error))? {
+            return Err(absent());
         }
         let fd = writable(&directory, || node::file(&*directory, base, Mode::RUSR | Mode::WUSR))
             .map_err(|error| cannot("make the file", target, error))?;
@@ -93,19 +92,17 @@ impl Apply {
         Ok(())
     }
 
-    /// Whether a path leads to a directory without going through links.
-    fn is_at(&mut self, directory: &Rc<Directory>, path: &[&[u8]]) -> Result<bool, Errno> {
-        let root = self.tree.root();
+    /// Whether a directory, or one on the way to it, shows nothing of the layers below.
+    fn is_cut_off(&mut self, path: &[&[u8]]) -> Result<bool, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut at = openat(&*root, ".", flags, Mode::empty())?;
+        let mut at = openat(&*self.tree.root(), ".", flags, Mode::empty())?;
         for part in path {
-            at = match openat(&at, *part, flags, Mode::empty()) {
-                Ok(fd) => fd,
-                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(false),
-                Err(error) => return Err(error),
-            };
+            if is_opaque(&at) {
+                return Ok(true);
+            }
+            at = openat(&at, *part, flags, Mode::empty())?;
         }
-        Ok(fstat(&at)?.st_ino == directory.inode)
+        Ok(is_opaque(&at))
     }
 
     /// Whether the layers below may have what a link leads to: nothing that this layer has or hides is in the way.

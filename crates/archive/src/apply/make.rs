@@ -44,12 +44,12 @@ impl Apply {
         name: &[u8],
     ) -> Result<()> {
         let mut make = || mkdirat(directory, base, Mode::from_raw_mode(0o700));
-        let (mut is_kept, mut was_whiteout) = (false, false);
+        let (mut is_kept, mut was_other) = (false, false);
         let mut made = writable(directory, &mut make);
         if made == Err(Errno::EXIST) {
             let there = directory.look(base)?;
-            was_whiteout = there.as_ref().is_some_and(|stat| self.is_whiteout(stat));
             is_kept = there.as_ref().is_some_and(is_a_directory);
+            was_other = !is_kept;
             made = if is_kept {
                 Ok(())
             } else {
@@ -62,19 +62,20 @@ impl Apply {
         let fd = directory.open(base).map_err(|error| cannot("open", name, error))?;
         let stat = fstat(&fd).map_err(|error| cannot("look at", name, error))?;
         if !is_kept {
-            self.written.add_own(stat.st_ino);
-            if was_whiteout {
+            self.add_made(stat.st_ino);
+            // It is none of those below any more, and shows nothing of them.
+            if was_other {
                 self.mark_opaque(&fd, name)?;
             }
         }
         metadata.set(&fd, &stat, name, &mut self.omissions)?;
-        // It may not be found again by its name, when a link on the way is hidden. The owner still writes to it.
+        // The owner still writes to it.
         let mode = match self.options.ownership {
             Ownership::Image => metadata.mode,
             Ownership::User => metadata.mode | Mode::RWXU,
         };
         fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
-        self.directories.insert(stat.st_ino, (name.to_vec(), metadata.without_xattrs()));
+        self.directories.insert(stat.st_ino, (directory.path_of(base), metadata.without_xattrs()));
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use std::{
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, chmodat, fchmod,
-        fstat, mkdirat, openat, openat2, readlinkat, statat,
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, chmodat,
+        fchmod, fsetxattr, fstat, getxattr, mkdirat, openat, openat2, readlinkat, statat, unlinkat,
     },
     io::Errno,
 };
@@ -40,6 +40,8 @@ pub(super) struct Directory {
     fd: OwnedFd,
     /// Its inode, by which it is known as long as it exists.
     pub(super) inode: u64,
+    /// Its path below the root, without links.
+    pub(super) path: Vec<u8>,
     /// Its times when it was found.
     pub(super) times: Timestamps,
 }
@@ -51,9 +53,18 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+    fn new(fd: OwnedFd, path: Vec<u8>) -> Result<Self, Errno> {
         let stat = fstat(&fd)?;
-        Ok(Self { fd, inode: stat.st_ino, times: times_of(&stat) })
+        Ok(Self { fd, inode: stat.st_ino, path, times: times_of(&stat) })
+    }
+
+    fn root(fd: OwnedFd) -> Result<Self, Errno> {
+        Self::new(fd, Vec::new())
+    }
+
+    /// The path below the root of what is in it under a name.
+    pub(super) fn path_of(&self, base: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() { base.to_vec() } else { [&self.path, base].join(&b'/') }
     }
 
     /// What is there under a name; links are not followed.
@@ -80,8 +91,10 @@ impl Directory {
 /// What may be made on the way to a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Directories that are missing are made.
+    /// Directories that are missing are made; they take the place of whiteouts, and show nothing of what those hid.
     Make,
+    /// As [`Missing::Make`], unless what may be missing is hidden: then it is not there.
+    MakeUnlessHidden,
     /// What is not there is not there.
     Leave,
 }
@@ -92,6 +105,8 @@ pub(super) struct Tree {
     root: Rc<Directory>,
     open: HashMap<Vec<u8>, Rc<Directory>>,
     has_openat2: bool,
+    /// The attribute that hides what layers below have in a directory, where there are whiteouts for overlayfs.
+    opaque: Option<&'static str>,
     /// The directories that were made on the way since they were taken.
     made: Vec<Made>,
 }
@@ -108,7 +123,7 @@ impl Tree {
     /// Opens the root, which must be a directory. Links on the way to it are the caller's.
     pub(super) fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = openat(CWD, root, flags, Mode::empty()).and_then(Directory::new);
+        let opened = openat(CWD, root, flags, Mode::empty()).and_then(Directory::root);
         let root = opened.map_err(|error| {
             Error::io(format!("cannot open the directory {}", root.display()), error.into())
         })?;
@@ -117,12 +132,18 @@ impl Tree {
 
     /// Opens a directory as a root once more.
     pub(super) fn open_in(root: &impl AsFd) -> Result<Self> {
-        let opened = openat(root, ".", DIRECTORY, Mode::empty()).and_then(Directory::new);
+        let opened = openat(root, ".", DIRECTORY, Mode::empty()).and_then(Directory::root);
         opened.map(Self::below).map_err(|error| cannot("open the directory", b".", error))
     }
 
     fn below(root: Directory) -> Self {
-        Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, made: Vec::new() }
+        Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, opaque: None, made: Vec::new() }
+    }
+
+    /// Takes devices of characters 0:0 for whiteouts. A directory in the place of one gets the attribute.
+    pub(super) fn with_opaque(mut self, attribute: Option<&'static str>) -> Self {
+        self.opaque = attribute;
+        self
     }
 
     /// Goes component by component, as on a kernel without `openat2`.
@@ -150,11 +171,11 @@ impl Tree {
             return Ok(Some(Rc::clone(found)));
         }
         let found = match self.by_kernel(&key) {
-            Some(fd) => Some(fd),
+            Some(fd) => Some((fd, key.clone())),
             None => self.by_component(path, missing)?,
         };
-        let Some(fd) = found else { return Ok(None) };
-        let directory = Rc::new(Directory::new(fd).map_err(|error| cannot("look at", &key, error))?);
+        let Some((fd, path)) = found else { return Ok(None) };
+        let directory = Rc::new(Directory::new(fd, path).map_err(|error| cannot("look at", &key, error))?);
         if self.open.len() >= MAX_OPEN {
             self.open.clear();
         }
@@ -172,13 +193,14 @@ impl Tree {
         std::mem::take(&mut self.made)
     }
 
-    /// Has the kernel find a directory. What it does not find is looked for once more, which tells why.
+    /// Has the kernel find a directory, to which no links lead. What it does not find is looked for once more, which tells where links lead,
+    /// or why it is not there.
     fn by_kernel(&mut self, path: &[u8]) -> Option<OwnedFd> {
         if !self.has_openat2 {
             return None;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         match openat2(&self.root.fd, path, flags, Mode::empty(), within) {
             Ok(fd) => Some(fd),
             Err(error) => {
@@ -189,10 +211,13 @@ impl Tree {
         }
     }
 
-    fn by_component(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<OwnedFd>> {
+    /// Finds a directory, and its path without links.
+    fn by_component(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<(OwnedFd, Vec<u8>)>> {
         let failed = |error| cannot("find the directory", &path.join(&b'/'), error);
         let mut left: VecDeque<Vec<u8>> = path.iter().map(|part| part.to_vec()).collect();
-        let mut links = 0;
+        let (mut links, mut was_whiteout) = (0, false);
+        // Whether something on the way shows nothing of the layers below: what is made from there on does not change that.
+        let mut hides = None;
         // The way from the root, which is left out, and the names on it.
         let mut way: Vec<OwnedFd> = Vec::new();
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -202,6 +227,7 @@ impl Tree {
                 b".." => {
                     way.pop();
                     names.pop();
+                    hides = None;
                     continue;
                 }
                 _ => {}
@@ -218,14 +244,24 @@ impl Tree {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
                 Err(Errno::NOENT) => {
+                    if missing == Missing::MakeUnlessHidden
+                        && *hides.get_or_insert_with(|| is_opaque(&self.root.fd) || way.iter().any(is_opaque))
+                    {
+                        return Ok(None);
+                    }
                     let (fd, inode) = writable(at, || make(at, &part)).map_err(failed)?;
+                    if was_whiteout && let Some(attribute) = self.opaque {
+                        fsetxattr(&fd, attribute, b"y", XattrFlags::empty()).map_err(failed)?;
+                    }
+                    was_whiteout = false;
                     let path = names.iter().chain([&part]).map(Vec::as_slice).collect::<Vec<_>>().join(&b'/');
                     self.made.push(Made { inode, path });
                     fd
                 }
                 Err(error) => return Err(failed(error)),
             };
-            match FileType::from_raw_mode(fstat(&fd).map_err(failed)?.st_mode) {
+            let stat = fstat(&fd).map_err(failed)?;
+            match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     way.push(fd);
                     names.push(part);
@@ -239,12 +275,21 @@ impl Tree {
                     if target.starts_with(b"/") {
                         way.clear();
                         names.clear();
+                        hides = None;
                     }
                     for part in target.split(|byte| *byte == b'/').rev() {
                         left.push_front(part.to_vec());
                     }
                 }
                 _ if missing == Missing::Leave => return Ok(None),
+                FileType::CharacterDevice if stat.st_rdev == 0 && self.opaque.is_some() => {
+                    if missing == Missing::MakeUnlessHidden {
+                        return Ok(None);
+                    }
+                    unlinkat(at, &part[..], AtFlags::empty()).map_err(failed)?;
+                    was_whiteout = true;
+                    left.push_front(part);
+                }
                 _ => {
                     return Err(Error::failed_precondition(format!(
                         "{} is no directory, and something is to be in it: {}",
@@ -254,11 +299,12 @@ impl Tree {
                 }
             }
         }
-        match way.pop() {
-            Some(fd) => Ok(Some(fd)),
+        let fd = match way.pop() {
+            Some(fd) => fd,
             // A link to the root.
-            None => openat(&self.root.fd, ".", DIRECTORY, Mode::empty()).map(Some).map_err(failed),
-        }
+            None => openat(&self.root.fd, ".", DIRECTORY, Mode::empty()).map_err(failed)?,
+        };
+        Ok(Some((fd, names.join(&b'/'))))
     }
 
     /// Finds what a hard link leads to: the directory that it is in, and its name there.
@@ -319,6 +365,24 @@ pub(super) fn writable<T>(
     let done = change();
     set(mode)?;
     done
+}
+
+/// Marks a directory that shows nothing of the layers below.
+const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
+#[cfg(test)]
+thread_local! {
+    /// How many directories were asked.
+    pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Whether a directory shows nothing of the layers below.
+pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
+    #[cfg(test)]
+    LOOKS.set(LOOKS.get() + 1);
+    let path = itself(directory);
+    let mut value = [0; 2];
+    OPAQUE.iter().any(|name| matches!(getxattr(&*path, *name, &mut value[..]), Ok(1)) && value[0] == b'y')
 }
 
 /// A path to what a descriptor is, even one that is open for its path only: it leads to the thing itself and no further.

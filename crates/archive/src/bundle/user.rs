@@ -1,13 +1,9 @@
 //! Who a container runs as: names are looked up in the image's own `/etc/passwd` and `/etc/group`.
 
-use std::{
-    io::Read,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{io::Read, os::fd::OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat},
     io::Errno,
 };
 use wharf_content::{Error, Result};
@@ -20,7 +16,7 @@ const MAX_LEN: u64 = 4 * 1024 * 1024;
 pub(super) struct Accounts {
     passwd: String,
     group: String,
-    root: PathBuf,
+    root: OwnedFd,
 }
 
 /// Who a container runs as.
@@ -35,8 +31,8 @@ pub(super) struct User {
 
 impl Accounts {
     /// Reads them below a root. A list that is not there is empty.
-    pub(super) fn open(root: &Path) -> Result<Self> {
-        Ok(Self { passwd: list(root, "etc/passwd")?, group: list(root, "etc/group")?, root: root.to_owned() })
+    pub(super) fn open(root: OwnedFd) -> Result<Self> {
+        Ok(Self { passwd: list(&root, "etc/passwd")?, group: list(&root, "etc/group")?, root })
     }
 
     /// Whether there is nothing at a place: nothing at all, or an empty directory.
@@ -109,24 +105,24 @@ impl Accounts {
 }
 
 /// Opens something inside a root; where the kernel cannot look there by itself, without following any link.
-fn within(root: &Path, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+fn within(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     // A pipe would wait for who writes to it.
     let by_path = flags | OFlags::PATH | OFlags::CLOEXEC;
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let path = if path.is_empty() { "." } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(&root, path, by_path, Mode::empty(), resolve) {
+    match openat2(root, path, by_path, Mode::empty(), resolve) {
         Ok(found) => {
             // Looked at before it is opened: opening a device does something.
             let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
             if !matches!(kind, FileType::RegularFile | FileType::Directory) {
                 return Err(Errno::INVAL);
             }
-            openat2(&root, path, flags, Mode::empty(), resolve)
+            openat2(root, path, flags, Mode::empty(), resolve)
         }
         Err(Errno::NOSYS | Errno::PERM) => {
-            let mut at = root;
+            let mut at =
+                openat(root, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let mut parts = path.split('/').filter(|part| !matches!(*part, "" | ".")).peekable();
             while let Some(part) = parts.next() {
                 let kind = FileType::from_raw_mode(statat(&at, part, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
@@ -142,7 +138,7 @@ fn within(root: &Path, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn list(root: &Path, path: &str) -> Result<String> {
+fn list(root: &OwnedFd, path: &str) -> Result<String> {
     let failed = |error: std::io::Error| Error::io(format!("cannot read the image's /{path}"), error);
     let fd = match within(root, path, OFlags::empty()) {
         Ok(fd) => fd,
@@ -162,14 +158,22 @@ fn list(root: &Path, path: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rustix::fs::CWD;
+
     use super::*;
+
+    fn open(root: &Path) -> OwnedFd {
+        openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).expect("opens")
+    }
 
     #[test]
     fn users_are_those_of_the_image() {
         let accounts = Accounts {
             passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:100:101::/home/app:\n7:x:70:71::/:\nbad:x:y:z::/:\nshort\n".into(),
             group: "root:x:0:\napp:x:101:\nwheel:x:10:root,app\naudio:x:29:app\n200:x:20:\n".into(),
-            root: PathBuf::new(),
+            root: open(Path::new("/")),
         };
         for (text, uid, gid, additional) in [
             ("", 0, 0, &[0, 10][..]),
@@ -202,18 +206,20 @@ mod tests {
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("etc")).expect("makes");
         std::fs::create_dir_all(root.join("usr/lib")).expect("makes");
-        assert_eq!(list(&root, "etc/passwd").expect("empty"), "");
+        let opened = open(&root);
+        let list = |path| list(&opened, path);
+        assert_eq!(list("etc/passwd").expect("empty"), "");
         std::fs::write(root.join("usr/lib/passwd"), "inside").expect("writes");
         symlink("/usr/lib/passwd", root.join("etc/passwd")).expect("links");
-        assert_eq!(list(&root, "etc/passwd").expect("reads"), "inside");
+        assert_eq!(list("etc/passwd").expect("reads"), "inside");
         for target in ["../../secret", "/../../secret"] {
             std::fs::remove_file(root.join("etc/passwd")).expect("removes");
             symlink(target, root.join("etc/passwd")).expect("links");
-            assert_eq!(list(&root, "etc/passwd").expect("none there"), "", "{target}");
+            assert_eq!(list("etc/passwd").expect("none there"), "", "{target}");
         }
         std::fs::remove_file(root.join("etc/passwd")).expect("removes");
         rustix::fs::mknodat(CWD, root.join("etc/passwd"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
             .expect("makes");
-        assert!(list(&root, "etc/passwd").is_err(), "a pipe is not waited for");
+        assert!(list("etc/passwd").is_err(), "a pipe is not waited for");
     }
 }

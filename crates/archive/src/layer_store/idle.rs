@@ -11,8 +11,8 @@ use rustix::{
 };
 use wharf_content::Result;
 
-use super::inherit::{Found, Root, find, is_opaque};
-use crate::apply::{cannot, itself, times_of};
+use super::inherit::{Found, Root, find};
+use crate::apply::{cannot, is_opaque, itself, times_of};
 
 /// The longest path that the kernel takes, with a zero byte behind it. What links led into may be deeper.
 const MAX_PATH_LEN: usize = 4096;
@@ -110,7 +110,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::layer_store::inherit::LOOKS;
+    use crate::apply::LOOKS;
 
     #[test]
     fn the_way_down_is_not_gone_for_each_directory() {

@@ -15,16 +15,7 @@ use rustix::{
 };
 use wharf_content::{Error, Result};
 
-use crate::apply::{Implied, Ownership, cannot, itself, shown, times_of};
-
-/// Marks a directory that shows nothing of the layers below.
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
-
-#[cfg(test)]
-thread_local! {
-    /// How many directories were looked at.
-    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-}
+use crate::apply::{Implied, Ownership, cannot, is_opaque, itself, shown, times_of};
 
 /// A layer's root directory.
 #[derive(Debug)]
@@ -207,21 +198,16 @@ impl Below {
                 }
                 FileType::CharacterDevice if stat.st_rdev == 0 => break,
                 kind => {
-                    self.shown.push(Shown::Other { kind, fd, depth: self.depth });
+                    // A directory above shows nothing of it.
+                    if self.shown.is_empty() {
+                        self.shown.push(Shown::Other { kind, fd, depth: self.depth });
+                    }
                     break;
                 }
             }
         }
         Ok(())
     }
-}
-
-pub(super) fn is_opaque(directory: &OwnedFd) -> bool {
-    #[cfg(test)]
-    LOOKS.set(LOOKS.get() + 1);
-    let path = itself(directory);
-    let mut value = [0; 2];
-    OPAQUE.iter().any(|name| matches!(getxattr(&*path, *name, &mut value[..]), Ok(1)) && value[0] == b'y')
 }
 
 /// Gives one root what another has, its owner as well.
@@ -264,6 +250,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+    use crate::apply::LOOKS;
 
     #[test]
     fn the_way_down_is_gone_once() {

@@ -1,5 +1,5 @@
 //! Filling what a layer links to and a layer below has (see `apply::lower`): content, owner, attributes, mode and time of the file below, as
-//! overlayfs copies it up.
+//! overlayfs copies it up. What the layer itself hides is not asked for here: it was not hidden yet when it was linked to.
 
 use std::{fs::File, io};
 
@@ -10,7 +10,7 @@ use rustix::{
 };
 use wharf_content::{Error, Result};
 
-use super::inherit::{Found, Root, copy, find, is_opaque};
+use super::inherit::{Found, Root, copy, find};
 use crate::apply::{Lower, Ownership, cannot, itself, shown};
 
 /// Fills the files of a layer that stand for those below; `below` has the lowest first, each filled itself.
@@ -46,7 +46,7 @@ pub(super) fn fill(layer: &Root, mut lower: Lower, below: &[Root], ownership: Ow
                 && let Some(wanted) = lower.paths.remove(&entry.ino())
                 && let Some(target) = unfilled(&directory, name, lower.mark).map_err(failed)?
             {
-                one(layer, target, &wanted, below, ownership)?;
+                one(target, &wanted, below, ownership)?;
             }
         }
     }
@@ -68,13 +68,10 @@ fn unfilled(directory: &OwnedFd, name: &[u8], mark: i64) -> Result<Option<OwnedF
     openat(directory, name, flags, Mode::empty()).map(Some)
 }
 
-fn one(layer: &Root, target: OwnedFd, path: &[u8], below: &[Root], ownership: Ownership) -> Result<()> {
+fn one(target: OwnedFd, path: &[u8], below: &[Root], ownership: Ownership) -> Result<()> {
     let failed = |error| cannot("bring up", path, error);
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
     let absent = || Error::failed_precondition(format!("a hard link to {}, which is not there", shown(path)));
-    if is_hidden(layer, &parts).map_err(failed)? {
-        return Err(absent());
-    }
     let from = match find(below, &parts).map_err(failed)? {
         Found::Other { kind: FileType::RegularFile, fd, is_last: true } => fd,
         Found::Nothing | Found::Other { is_last: false, .. } => return Err(absent()),
@@ -93,21 +90,4 @@ fn one(layer: &Root, target: OwnedFd, path: &[u8], below: &[Root], ownership: Ow
     io::copy(&mut File::from(source), &mut target)
         .map_err(|error| Error::io(format!("cannot bring up {}", shown(path)), error))?;
     copy(&from, &OwnedFd::from(target), ownership).map_err(failed)
-}
-
-/// Whether a directory of the layer on the way shows nothing of what is below.
-fn is_hidden(layer: &Root, parts: &[&[u8]]) -> Result<bool, Errno> {
-    let mut at = open(layer.fd(), b".")?;
-    for part in &parts[..parts.len() - 1] {
-        if is_opaque(&at) {
-            return Ok(true);
-        }
-        at = match open(&at, part) {
-            Ok(fd) => fd,
-            // What the layer has replaced or hidden since, hides nothing of what was linked to before.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(is_opaque(&at))
 }

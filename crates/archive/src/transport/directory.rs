@@ -19,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
@@ -108,10 +109,17 @@ impl Layout {
     }
 
     /// The text of `index.json`; `None` where there is no layout.
-    fn index_text(&self) -> Result<Option<Vec<u8>>> {
-        let Some(marker) = self.document("oci-layout")? else { return Ok(None) };
-        layout::check_version(&marker).context(|| format!("cannot read {}", self.root.display()))?;
-        self.document("index.json")
+    ///
+    /// # Errors
+    /// As [`Layout::entries`], but that it is malformed.
+    pub(crate) async fn index(&self) -> Result<Option<Vec<u8>>> {
+        let layout = self.clone();
+        blocking::run(move || {
+            let Some(marker) = layout.document("oci-layout")? else { return Ok(None) };
+            layout::check_version(&marker).context(|| format!("cannot read {}", layout.root.display()))?;
+            layout.document("index.json")
+        })
+        .await
     }
 
     /// What `index.json` lists; `None` where there is no layout.
@@ -120,12 +128,17 @@ impl Layout {
     /// `InvalidArgument` for files that are links or otherwise irregular, and for malformed ones; `ResourceExhausted` for those that are
     /// too large; those of the file system.
     pub(crate) async fn entries(&self, catalogue: &Catalogue) -> Result<Option<Vec<Descriptor>>> {
-        let layout = self.clone();
-        let Some(text) = blocking::run(move || layout.index_text()).await? else { return Ok(None) };
-        layout::entries(text.into(), catalogue)
-            .await
-            .context(|| format!("cannot read the layout {}", self.root.display()))
-            .map(Some)
+        let Some(text) = self.index().await? else { return Ok(None) };
+        self.entries_of(text.into(), catalogue).await.map(Some)
+    }
+
+    /// What a text of its `index.json` lists.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where it is malformed.
+    pub(crate) async fn entries_of(&self, index: Bytes, catalogue: &Catalogue) -> Result<Vec<Descriptor>> {
+        let entries = layout::entries(index, catalogue).await;
+        entries.context(|| format!("cannot read the layout {}", self.root.display()))
     }
 
     /// Makes what is missing of the layout. Blocks.

@@ -121,8 +121,9 @@ impl Opened {
                     opened.sections.entry(digest).or_insert((start, len));
                 }
             }
-            let images = layout::images(&contents, &opened, &options.catalogue).await?;
-            opened.entries = images.unwrap_or_default();
+            if let Some(index) = layout::index(&contents, &opened).await? {
+                opened.entries = layout::entries(index, &options.catalogue).await?;
+            }
             opened.is_layout = true;
             return Ok(opened);
         }

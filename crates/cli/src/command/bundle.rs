@@ -14,6 +14,7 @@ use wharf_archive::{
 };
 use wharf_content::{Labels, LeasedStore, Provider, Result};
 
+use super::unpack::tell_left_out;
 use crate::{
     args::{Format, LayerArgs, PlatformArgs},
     context::Context,
@@ -131,6 +132,7 @@ pub(crate) async fn make(
     } else {
         Box::pin(of_store(context, name, directory, options)).await?
     };
+    tell_left_out(&bundled.unpacked.left_out);
     if let Some(user) = &bundled.left_out_user {
         note(&format!(
             "left out: the user {:?}: without root there is one user, who is root in the container",
@@ -162,10 +164,6 @@ impl Bundle {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let options = self.container.options(context)?;
         let bundled = make(context, &self.name, &self.directory, &options).await?;
-        for left_out in &bundled.unpacked.left_out {
-            let (omission, count, first) = (left_out.omission, left_out.count, escape(&left_out.first));
-            note(&format!("left out: {omission} ({count}, such as {first})"));
-        }
         match context.global.format {
             Format::Json => output::json(&json!({
                 "directory": self.directory.display().to_string(),

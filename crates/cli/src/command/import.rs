@@ -45,6 +45,12 @@ pub(crate) struct Import {
     /// Name each image by its digest, too
     #[arg(long)]
     digests: bool,
+    /// With --digests: only images that the archive gives no name, which --base-name names by digest anyway
+    #[arg(long, requires = "digests")]
+    skip_digest_for_named: bool,
+    /// Record the archive's own index by this name too, with all images of the archive
+    #[arg(long, value_name = "NAME")]
+    index_name: Option<String>,
     /// Take names away from the images that have them
     #[arg(long)]
     force: bool,
@@ -86,8 +92,11 @@ impl Import {
         if self.filter_names {
             options = options.filtering_names();
         }
-        if self.digests {
+        if self.digests && !self.skip_digest_for_named {
             options = options.with_digests();
+        }
+        if let Some(index_name) = self.index_name {
+            options = options.with_index_name(index_name);
         }
         if self.force {
             options = options.replacing();
@@ -96,11 +105,8 @@ impl Import {
         let progress = progress::start(&context.global);
         let mut options = options.with_sink(progress.sink());
         #[cfg(target_os = "linux")]
-        let unpacking = if self.unpack {
-            Some(Unpacking::begin(context, &store, self.layers, &progress).await?)
-        } else {
-            None
-        };
+        let unpacking =
+            Unpacking::begin(self.unpack.then_some(self.layers), context, &store, &progress).await?;
         #[cfg(target_os = "linux")]
         if let Some(unpacking) = &unpacking {
             options = options.with_unpacker(unpacking.unpacker());
@@ -111,10 +117,7 @@ impl Import {
         };
         progress.finish(outcome.is_ok());
         #[cfg(target_os = "linux")]
-        let unpacked = match unpacking {
-            Some(unpacking) => unpacking.end().await,
-            None => Ok(()),
-        };
+        let unpacked = Unpacking::end(unpacking).await;
         let images = outcome?;
         #[cfg(target_os = "linux")]
         unpacked?;

@@ -105,11 +105,8 @@ impl Pull {
             options = options.with_verifier(verifier);
         }
         #[cfg(target_os = "linux")]
-        let unpacking = if self.unpack {
-            Some(Unpacking::begin(context, &store, self.layers, &progress).await?)
-        } else {
-            None
-        };
+        let unpacking =
+            Unpacking::begin(self.unpack.then_some(self.layers), context, &store, &progress).await?;
         #[cfg(target_os = "linux")]
         if let Some(unpacking) = &unpacking {
             let unpacker = unpacking.unpacker();
@@ -121,10 +118,7 @@ impl Pull {
             wharf_remotes::pull(Arc::clone(&store), images.as_ref(), resolver.as_ref(), &name, options).await;
         progress.finish(outcome.is_ok());
         #[cfg(target_os = "linux")]
-        let unpacked = match unpacking {
-            Some(unpacking) => unpacking.end().await,
-            None => Ok(()),
-        };
+        let unpacked = Unpacking::end(unpacking).await;
         let image = outcome?;
         #[cfg(target_os = "linux")]
         unpacked?;

@@ -1,7 +1,7 @@
 //! `wharf run`: a bundle in a directory of its own, run by an OCI runtime and removed afterwards.
 
 use std::{
-    env, fs, io,
+    env, io,
     io::IsTerminal,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use tokio::{
     process::Command,
     signal::unix::{Signal as Stream, SignalKind, signal},
 };
-use wharf_archive::bundle::Streams;
+use wharf_archive::{apply::remove_tree, bundle::Streams};
 use wharf_content::{Error, ErrorKind, Result, blocking};
 
 use super::bundle::{self, ContainerArgs};
@@ -209,24 +209,10 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Removes a directory with all that is in it, also what its owner may not change. Links are removed and not followed.
+/// Removes a directory with all that is in it, if it is there still.
 fn remove(path: &Path) -> Result<()> {
-    let failed = |error| exit::outside(format!("cannot remove {}", path.display()), error);
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        done => return done.map_err(failed),
+    match remove_tree(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(exit::made_outside),
     }
-    let mut left = vec![path.to_owned()];
-    while let Some(directory) = left.pop() {
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        for entry in fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            // Of the link itself, where it is one.
-            if entry.file_type().map_err(failed)?.is_dir() {
-                left.push(entry.path());
-            }
-        }
-    }
-    fs::remove_dir_all(path).map_err(failed)
 }

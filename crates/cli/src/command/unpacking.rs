@@ -14,19 +14,21 @@ pub(crate) struct Unpacking {
 }
 
 impl Unpacking {
+    /// Begins, where it is asked for: then `layers` says what a layer may cost.
     pub(crate) async fn begin(
+        layers: Option<LayerArgs>,
         context: &Context,
         store: &Arc<dyn Store>,
-        layers: LayerArgs,
         progress: &Progress,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
+        let Some(layers) = layers else { return Ok(None) };
         let leased = LeasedStore::hold(Arc::clone(store), Labels::new()).await?;
         let options = UnpackOptions::new()
             .with_catalogue(context.catalogue.clone())
             .with_layers(layers.options())
             .with_sink(progress.sink());
         let unpacker = Unpacker::new(Arc::clone(&leased), options)?;
-        Ok(Self { leased, unpacker })
+        Ok(Some(Self { leased, unpacker }))
     }
 
     pub(crate) fn unpacker(&self) -> Arc<Unpacker> {
@@ -34,10 +36,11 @@ impl Unpacking {
     }
 
     /// The images' records are written by now, and their configs keep the layers; or nobody needs them.
-    pub(crate) async fn end(self) -> Result<()> {
-        for unpacked in self.unpacker.unpacked() {
+    pub(crate) async fn end(unpacking: Option<Self>) -> Result<()> {
+        let Some(unpacking) = unpacking else { return Ok(()) };
+        for unpacked in unpacking.unpacker.unpacked() {
             tell_left_out(&unpacked.left_out);
         }
-        self.leased.release().await
+        unpacking.leased.release().await
     }
 }

@@ -129,3 +129,93 @@ fn a_directory_that_a_layer_does_not_describe_keeps_its_time() {
         assert_eq!(mtime("d"), 7);
     });
 }
+
+#[test]
+fn a_directory_is_found_again_when_the_link_to_it_is_gone() {
+    both(|place| {
+        let below = ["d", "e"]
+            .into_iter()
+            .fold(Layer::default(), |layer, name| layer.dir(name).file(&format!("{name}/a"), ""))
+            .link("old", "e");
+        place.apply(below).expect("applies");
+        // By way of a link of this layer that is replaced, and of one from below that is hidden.
+        let above = Layer::default()
+            .link("way", "d")
+            .with("way/new", b'5', b"", |header| {
+                header.set_mtime(7);
+                header.set_mode(0o711);
+            })
+            .file("way/new/b", "")
+            .file("way/b", "")
+            .file("old/b", "")
+            .file("way", "")
+            .file(".wh.old", "");
+        place.apply(above).expect("applies");
+        assert_eq!(place.list(), ["d/", "d/a", "d/b", "d/new/", "d/new/b", "e/", "e/a", "e/b", "way"]);
+        let seen = |name: &str| {
+            let found = fs::metadata(place.root().join(name)).expect("there");
+            (found.mtime(), found.mode() & 0o7777)
+        };
+        assert_eq!(seen("d/new"), (7, 0o711));
+        assert_eq!(["d", "e"].map(seen), [(1_000_000, 0o755); 2]);
+    });
+}
+
+#[test]
+fn in_a_layer_of_its_own_nothing_stays_that_only_stood_for_something_below() {
+    for (layer, left, opaque) in [
+        // Linked to, and then hidden with all else.
+        (Layer::default().hard("new", "d/old").file("d/.wh..wh..opq", ""), "d/ new", "d"),
+        (Layer::default().hard("new", "d/sub/old").file("d/.wh..wh..opq", ""), "d/ new", "d"),
+        (
+            Layer::default().hard("new", "d/old").file("/d/./.wh..wh..opq", "").file("d/a", ""),
+            "d/ d/a new",
+            "d",
+        ),
+        (Layer::default().hard("d/new", "d/old").file("d/.wh..wh..opq", ""), "d/ d/new", "d"),
+        (
+            Layer::default().hard("new", "d/old").hard("d/old", "new").file("d/.wh..wh..opq", ""),
+            "d/ d/old new",
+            "d",
+        ),
+        (Layer::default().hard("new", "d/old").link("l", "d").file("l/.wh..wh..opq", ""), "d/ l new", "d"),
+        (Layer::default().hard("new", "d/old").file(".wh..wh..opq", ""), "new", ""),
+        // The directory is hidden, and is written to again or not.
+        (Layer::default().hard("new", "d/old").file(".wh.d", ""), "d new", ""),
+        (Layer::default().hard("new", "d/old").file(".wh.d", "").file("d/a", ""), "d/ d/a new", "d"),
+        (Layer::default().hard("new", "d/old").file("d/a", "").file(".wh.d", ""), "d/ d/a new", "d"),
+        // Whiteouts in what is hidden as a whole.
+        (Layer::default().file("d/sub/.wh.old", "").file("d/.wh..wh..opq", ""), "d/", "d"),
+        (Layer::default().file("d/.wh..wh..opq", "").file("d/sub/.wh.old", ""), "d/", "d"),
+        (Layer::default().file("d/sub/.wh.old", "").file(".wh.d", ""), "d", ""),
+        (Layer::default().file(".wh.d", "").file("d/sub/.wh.old", "").file("d/.wh..wh..opq", ""), "d", ""),
+        // A directory that is no longer the one below.
+        (Layer::default().file("d", "").dir("d"), "d/", "d"),
+    ] {
+        both(|place| {
+            let options = ApplyOptions::new().with_whiteouts(Whiteouts::UserOverlay);
+            place.apply_with(layer.clone(), &options).expect("applies");
+            assert_eq!(place.list().join(" "), left);
+            for name in ["", "d"] {
+                let path = place.root().join(name);
+                let found = lgetxattr(&path, "user.overlay.opaque", &mut [0; 4][..]).is_ok();
+                assert_eq!(found, name == opaque && (!name.is_empty() || left == "new"), "{left}: {name:?}");
+            }
+        });
+    }
+    // What is hidden already is not there to be linked to.
+    for layer in [
+        Layer::default().file("d/.wh..wh..opq", "").hard("new", "d/old"),
+        Layer::default().file("d/.wh..wh..opq", "").hard("new", "d/sub/old"),
+        Layer::default().file("d/.wh..wh..opq", "").dir("d/sub").hard("new", "d/sub/old"),
+        Layer::default().file(".wh.d", "").hard("new", "d/old"),
+        Layer::default().file(".wh..wh..opq", "").hard("new", "d/old"),
+    ] {
+        both(|place| {
+            let options = ApplyOptions::new().with_whiteouts(Whiteouts::UserOverlay);
+            let error = place.apply_with(layer.clone(), &options).expect_err("hidden");
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+            assert!(error.report().contains("not there"), "{}", error.report());
+        });
+    }
+}

@@ -1,0 +1,153 @@
+//! What errors mean to scripts, and what is advised.
+
+use super::*;
+
+#[test]
+fn a_disk_that_fails_is_no_loss_of_data() {
+    let error = Error::io("cannot commit", io::Error::from_raw_os_error(5)).context("cannot pull");
+    assert_eq!((error.kind().as_str(), code(&error)), ("internal", Code::Local));
+    assert!(hint(&error).is_some_and(|hint| hint.contains("the disk or its file system failed")));
+}
+
+#[test]
+fn who_is_refused_is_told_where_to_log_in() {
+    let remote = |status| RemoteError::new("r.example:5000", "GET x").with_status(status);
+    let token = RemoteError::new("auth.example", "POST x").with_status(401);
+    let token = Error::new(ErrorKind::Unauthenticated, "cannot get a token for y")
+        .with_source(token.for_registry("registry-1.docker.io"));
+    for (error, expected) in [
+        (
+            remote(401).into_error("cannot resolve x"),
+            "private, or there is none of that name: `wharf login r.example:5000`",
+        ),
+        (remote(403).into_error("cannot push x"), "needs a permission: `wharf login r.example:5000`"),
+        (remote(401).into_error("cannot log in to x"), "r.example:5000 does not know this user"),
+        (token, "private, or there is none of that name: `wharf login docker.io`"),
+    ] {
+        assert!(hint(&error).is_some_and(|hint| hint.contains(expected)), "{error:?}: {:?}", hint(&error));
+    }
+}
+
+#[test]
+fn what_a_registry_does_not_do_names_no_other_command() {
+    for (request, report, expected) in [
+        ("PUT https://h/v2/a/manifests/1", "cannot push a", "takes no pushes"),
+        ("POST https://h/v2/a/blobs/uploads/", "cannot copy a to b", "takes no pushes"),
+        ("DELETE https://h/v2/a/manifests/1", "cannot delete a", "is not set up to delete"),
+    ] {
+        let error = RemoteError::new("h", request).with_status(405).into_error(report);
+        let hint = hint(&error).expect("there is something to do");
+        assert!(hint.contains(expected) && !hint.contains("wharf "), "{request}: {hint}");
+    }
+}
+
+#[test]
+fn https_is_advised_where_plain_http_was_spoken() {
+    for (request, expected) in [("HEAD http://r.example/v2/a", true), ("HEAD https://r.example/v2/a", false)]
+    {
+        let error = RemoteError::new("r.example", request).with_status(400).into_error("cannot resolve x");
+        let advised = hint(&error).is_some_and(|hint| hint.contains("--tls-verify=true"));
+        assert_eq!(advised, expected, "{request}");
+    }
+}
+
+#[test]
+fn codes_follow_the_origin_and_the_kind() {
+    let remote = |status| RemoteError::new("h", "GET x").with_status(status).into_error("x");
+    let os = |number| Error::io("x", io::Error::from_raw_os_error(number));
+    let wrapped = |error: io::Error| io::Error::new(error.kind(), format!("/a/file: {error}"));
+    let malformed = |error: io::Error| Error::invalid_argument("it is not valid gzip").with_source(error);
+    for (error, expected) in [
+        (remote(404), Code::NotFound),
+        (remote(401), Code::Denied),
+        (remote(403), Code::Denied),
+        (remote(429), Code::Network),
+        (remote(503), Code::Network),
+        (RemoteError::new("h", "GET x").with_retryable().into_error("x"), Code::Network),
+        (os(28), Code::Local),
+        (os(13), Code::Local),
+        (os(5), Code::Local),
+        (os(2), Code::Local),
+        // With a path before what the system said.
+        (Error::io("x", wrapped(io::Error::from_raw_os_error(28))), Code::Local),
+        (Error::io("x", io::ErrorKind::TimedOut.into()), Code::Local),
+        (Error::invalid_argument("x"), Code::Usage),
+        // Bytes that are not of their format.
+        (malformed(io::ErrorKind::UnexpectedEof.into()), Code::Usage),
+        (malformed(io::Error::new(io::ErrorKind::InvalidInput, "corrupt")), Code::Usage),
+        (malformed(io::Error::other("corrupt")).context("cannot unpack layer sha256:0 (x)"), Code::Mismatch),
+        (
+            malformed(io::ErrorKind::UnexpectedEof.into()).context("cannot read layer sha512:0"),
+            Code::Mismatch,
+        ),
+        (os(28).context("cannot unpack layer sha256:0 (x)"), Code::Local),
+        (Error::not_found("x"), Code::NotFound),
+        (Error::failed_precondition("x"), Code::Mismatch),
+        (Error::data_loss("x").context("y"), Code::Mismatch),
+        (Error::resource_exhausted("more than is read").context("y"), Code::Mismatch),
+        (Error::resource_exhausted("x").with_source(io::Error::from_raw_os_error(28)), Code::Local),
+        (Error::conflict("x"), Code::Other),
+        (Error::not_implemented("x"), Code::Other),
+        (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),
+        (outside("x", io::Error::from_raw_os_error(28)), Code::Local),
+        (outside("x", io::Error::from_raw_os_error(2)).context("y"), Code::Local),
+    ] {
+        assert_eq!(code(&error), expected, "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_pulled_by_its_name() {
+    for (text, expected) in [
+        ("there is no image \"q.io/a:1\" in the store", Some("`wharf pull q.io/a:1` ")),
+        ("there is no image \"q.io/a:1\" in the store: that tag is x here", Some("`wharf pull q.io/a:1` ")),
+        // No shell and no registry is given this.
+        ("there is no image \"$(x)\" in the store", Some("`wharf pull` fetches one")),
+        ("there is no file", None),
+    ] {
+        let hint = hint(&Error::not_found(text));
+        let is_right =
+            expected.is_none_or(|expected| hint.as_ref().is_some_and(|hint| hint.contains(expected)));
+        assert!(is_right && hint.is_some() == expected.is_some(), "{text}: {hint:?}");
+    }
+}
+
+#[test]
+fn hints_are_of_what_failed() {
+    let store = |number| Error::io("x", io::Error::from_raw_os_error(number));
+    let out = |number| outside("x", io::Error::from_raw_os_error(number));
+    let archive = |number| Error::io("cannot write the archive y", io::Error::from_raw_os_error(number));
+    let read = |number| Error::io("cannot read the archive y", io::Error::from_raw_os_error(number));
+    for (error, expected) in [
+        (store(28), Some("the same command goes on")),
+        (out(28), Some("where the output goes")),
+        (archive(28), Some("where the output goes")),
+        (store(24), Some("ulimit")),
+        (out(24), Some("ulimit")),
+        (store(13), Some("change its permissions")),
+        (store(30), Some("needs to be written to")),
+        (out(13), None),
+        (archive(13), None),
+        (read(13), None),
+        (read(28), None),
+        (read(24), Some("ulimit")),
+        (read(5), Some("the disk or its file system failed")),
+        (store(5), Some("the disk or its file system failed")),
+        (out(5), Some("the disk or its file system failed")),
+        (store(20), None),
+        (Error::resource_exhausted("x, as a decompression bomb does").context("y"), Some("--max-ratio N")),
+        (Error::resource_exhausted("x, the most that a layer may have here"), Some("--max-layer-size")),
+        (Error::resource_exhausted("x, the most that an archive may have here"), Some("--max-size")),
+        (Error::resource_exhausted("x"), None),
+    ] {
+        let found = hint(&error);
+        let is_right = match expected {
+            Some(words) => found.as_ref().is_some_and(|hint| hint.contains(words)),
+            None => found.is_none(),
+        };
+        assert!(is_right, "{error:?}: {found:?}");
+    }
+    let report = out(28).report();
+    assert_eq!(report.matches("No space").count(), 1, "{report}");
+    assert_eq!(out(24).kind(), store(24).kind());
+}
