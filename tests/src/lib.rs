@@ -1,5 +1,5 @@
 //! What wharf's tests and demo stand on: images made in code, a registry in this process, a store that
-//! pulls from it, a server that misbehaves, a proxy with faults, and a token server with a guard.
+//! pulls from it, a server that misbehaves, a proxy with faults, a token server with a guard, and a crowd of clients.
 //!
 //! Nothing here is published.
 
@@ -8,6 +8,7 @@ pub mod fake;
 pub mod fault_proxy;
 pub mod guard;
 pub mod image;
+pub mod load;
 pub mod registry;
 pub mod scripted;
 pub mod token_server;

@@ -76,6 +76,11 @@ impl Workspace {
         self.build_helper("apply_layers")
     }
 
+    /// Builds the crowd of clients of the tests and says where it is.
+    pub(crate) fn build_registry_load(&self) -> Result<PathBuf> {
+        self.build_helper("registry_load")
+    }
+
     /// Builds the unit tests of a package and says where their program is.
     pub(crate) fn build_unit_tests(&self, package: &str) -> Result<PathBuf> {
         let what = ["test", "--quiet", "--locked", "--package", package, "--lib", "--no-run"];

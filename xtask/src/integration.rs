@@ -4,6 +4,7 @@
 //!
 //! Everything happens on loopback and in one temporary directory, is bounded in time, and is undone on every path.
 
+mod assortment;
 mod busybox;
 pub(crate) mod containerd;
 mod digest;

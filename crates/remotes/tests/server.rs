@@ -25,6 +25,8 @@ mod hostile;
 mod naming;
 #[path = "server/site.rs"]
 mod site;
+#[path = "server/slow.rs"]
+mod slow;
 #[path = "server/tls.rs"]
 mod tls;
 #[path = "server/uploads.rs"]

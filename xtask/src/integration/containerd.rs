@@ -83,11 +83,21 @@ impl Containerd {
 
     /// The images that are there: name, media type and digest.
     pub(super) fn images(&self) -> Result<Vec<[String; 3]>> {
-        Ok(images(&self.ctr().args(["images", "ls"]).text()?))
+        self.images_in(NAMESPACE)
+    }
+
+    /// The images of a namespace of the caller's.
+    pub(super) fn images_in(&self, namespace: &str) -> Result<Vec<[String; 3]>> {
+        Ok(images(&self.within(namespace).args(["images", "ls"]).text()?))
+    }
+
+    /// A call of ctr in a namespace of the caller's, which has nothing that other namespaces have.
+    pub(super) fn within(&self, namespace: &str) -> Tool {
+        ctr(&self.socket).args(["--namespace", namespace])
     }
 
     fn ctr(&self) -> Tool {
-        ctr(&self.socket).args(["--namespace", NAMESPACE])
+        self.within(NAMESPACE)
     }
 }
 
@@ -116,6 +126,7 @@ fn configuration(directory: &Path) -> String {
            \"io.containerd.snapshotter.v1.devmapper\",\n  \
            \"io.containerd.snapshotter.v1.zfs\",\n\
          ]\n\
+         [plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n\
          [grpc]\n  address = \"{directory}/c.sock\"\n\
          [debug]\n  level = \"warn\"\n"
     )

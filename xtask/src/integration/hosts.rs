@@ -11,7 +11,12 @@ pub(super) const REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
 
 /// Writes the hosts.toml of a registry in `root`, as containerd looks for it, and gives its directory.
 pub(super) fn write(root: &Path, registry: &Registry, text: &str) -> Result<PathBuf> {
-    let directory = root.join(format!("127.0.0.1_{}_", registry.port()));
+    write_for(root, registry.port(), text)
+}
+
+/// Writes the hosts.toml of whatever listens on a port of 127.0.0.1.
+pub(super) fn write_for(root: &Path, port: u16, text: &str) -> Result<PathBuf> {
+    let directory = root.join(format!("127.0.0.1_{port}_"));
     fs::create_dir_all(&directory).context(directory.display())?;
     let file = directory.join("hosts.toml");
     fs::write(&file, text).context(file.display())?;

@@ -62,7 +62,7 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(import::STEPS);
     steps.extend_from_slice(agreement::STEPS);
     steps.extend_from_slice(hostile_layers::STEPS);
-    steps.extend_from_slice(serve::STEPS);
+    steps.extend(serve::all());
     steps.extend_from_slice(plugins::STEPS);
     steps.extend(debian::all());
     steps.extend_from_slice(errors::STEPS);
@@ -76,6 +76,11 @@ pub(super) fn all() -> Vec<Step> {
     steps.extend_from_slice(fuzz::STEPS);
     steps.push(("nothing-left-behind", nothing_left_behind));
     steps
+}
+
+/// The Debian image in docker-registry: its name and its digest.
+pub(super) fn debian_image(world: &World) -> Result<(String, String)> {
+    Ok((debian::pushed(world)?, debian::digest(world)?))
 }
 
 /// No mount below the run's directory, and no process that was started with a path in it but the registry.

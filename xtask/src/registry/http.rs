@@ -23,6 +23,11 @@ pub(crate) fn get(port: u16, path: &str) -> Result<Response> {
     request(port, "GET", path, None, &[])
 }
 
+/// Asks what there is at a path.
+pub(crate) fn head(port: u16, path: &str) -> Result<Response> {
+    request(port, "HEAD", path, None, &[])
+}
+
 /// Puts `body` at a path.
 pub(crate) fn put(port: u16, path: &str, media_type: &str, body: &[u8]) -> Result<Response> {
     request(port, "PUT", path, Some(("Content-Type", media_type)), body)
@@ -60,7 +65,8 @@ fn request(
     body: &[u8],
 ) -> Result<Response> {
     let doing = format!("{method} http://127.0.0.1:{port}{path}");
-    let answer = exchange(port, &head(port, method, path, field, body.len()), body).context(&doing)?;
+    let answer =
+        exchange(port, &request_head(port, method, path, field, body.len()), body).context(&doing)?;
     parse(&answer).context(format_args!("{doing}: not an HTTP response"))
 }
 
@@ -76,7 +82,7 @@ fn exchange(port: u16, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn head(port: u16, method: &str, path: &str, field: Option<(&str, &str)>, length: usize) -> String {
+fn request_head(port: u16, method: &str, path: &str, field: Option<(&str, &str)>, length: usize) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
     if let Some((name, value)) = field {
         head.extend([name, ": ", value, "\r\n"]);
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn heads_are_complete() {
         assert_eq!(
-            head(80, "PUT", "/v2/a/manifests/b", Some(("Content-Type", "x/y")), 3),
+            request_head(80, "PUT", "/v2/a/manifests/b", Some(("Content-Type", "x/y")), 3),
             "PUT /v2/a/manifests/b HTTP/1.1\r\nHost: 127.0.0.1:80\r\nConnection: close\r\nContent-Type: x/y\r\n\
              Content-Length: 3\r\n\r\n"
         );

@@ -4,11 +4,12 @@
 //! is open during a request only. The digest is first known when an upload is finished; the store verifies it, and until then
 //! nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, StatusCode, header, request::Parts};
 use wharf_content::{
-    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Status, Writer, open_writer, reading,
+    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Status, Writer, backoff::Backoff,
+    reading,
 };
 
 use super::{
@@ -25,6 +26,9 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// How long a request waits for another one that writes to the same upload, such as one whose client has just gone.
 const BUSY_WAIT: Duration = Duration::from_secs(2);
+/// Bounds on the time between two tries of it.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const MAX_RETRY: Duration = Duration::from_millis(200);
 
 impl Registry {
     pub(super) async fn start_upload(
@@ -126,11 +130,20 @@ impl Registry {
         // A writer would begin an ingest where there is none.
         let found = self.status(upload).await?;
         let options = self.ingest(upload).await?;
-        let opened = open_writer(self.store(), options, &|_| ());
-        let Ok(writer) = tokio::time::timeout(BUSY_WAIT, opened).await else {
-            return Err(busy());
+        let began = Instant::now();
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        let writer = loop {
+            match self.store().writer(options.clone()).await {
+                // Only who is told that it is taken waits so long and no longer: opening may itself take its time, as a collection does.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    if began.elapsed() >= BUSY_WAIT {
+                        return Err(busy());
+                    }
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                opened => break opened?,
+            }
         };
-        let writer = writer?;
         if writer.status().started_at != found.started_at {
             // The request that was waited for has finished or cancelled the upload, and this writer has begun another.
             drop(writer);

@@ -58,7 +58,7 @@ fn joined<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// One turn of a loop.
-type Turn<'a> = Box<dyn Fn() -> Result<()> + Send + Sync + 'a>;
+pub(super) type Turn<'a> = Box<dyn Fn() -> Result<()> + Send + Sync + 'a>;
 
 /// Each loop has names of its own, so that nothing may ever be missing; the blobs are the same ones.
 fn loops(world: &World) -> Result<()> {
@@ -129,7 +129,7 @@ fn loops(world: &World) -> Result<()> {
 }
 
 /// Runs every loop for this long, or until one of them fails; tells how often each one went round.
-fn until(limit: Duration, turns: &[(&str, Turn<'_>)]) -> Result<String> {
+pub(super) fn until(limit: Duration, turns: &[(impl AsRef<str> + Sync, Turn<'_>)]) -> Result<String> {
     let (deadline, failed) = (Instant::now() + limit, AtomicBool::new(false));
     let (deadline, failed) = (&deadline, &failed);
     let counts: Vec<Result<String>> = thread::scope(|scope| {
@@ -144,7 +144,8 @@ fn until(limit: Duration, turns: &[(&str, Turn<'_>)]) -> Result<String> {
             }
             Ok(format!("{name} {count}"))
         };
-        let handles: Vec<_> = turns.iter().map(|(name, turn)| scope.spawn(move || run(name, turn))).collect();
+        let handles: Vec<_> =
+            turns.iter().map(|(name, turn)| scope.spawn(move || run(name.as_ref(), turn))).collect();
         handles.into_iter().map(joined).collect()
     });
     Ok(counts.into_iter().collect::<Result<Vec<_>>>()?.join(", "))

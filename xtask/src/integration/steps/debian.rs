@@ -36,7 +36,7 @@ fn layout(world: &World) -> Result<Layout> {
 }
 
 /// The name of the image in the registry, where it is put by skopeo.
-fn pushed(world: &World) -> Result<String> {
+pub(super) fn pushed(world: &World) -> Result<String> {
     let image = world.registry.image(&format!("{REPOSITORY}:{}", debian::TAG));
     let path = format!("/v2/{REPOSITORY}/manifests/{}", debian::TAG);
     if http::get(world.registry.port(), &path)?.status != 200 {
@@ -47,7 +47,7 @@ fn pushed(world: &World) -> Result<String> {
 }
 
 /// The digest of its manifest.
-fn digest(world: &World) -> Result<String> {
+pub(super) fn digest(world: &World) -> Result<String> {
     let names = layout(world)?.names()?;
     names.into_iter().find(|(name, _)| name == debian::TAG).map(|(_, digest)| digest).context("no such tag")
 }

@@ -1,5 +1,10 @@
 //! `wharf serve`: skopeo pulls from the store and pushes into it, and the server stops when it is told to.
 
+mod everything;
+mod load;
+mod neighbours;
+mod site;
+
 use std::time::Duration;
 
 use super::super::fixture::REPOSITORY;
@@ -10,7 +15,12 @@ use crate::failure::{Context, Result, ensure, ensure_equal};
 use crate::process::{Daemon, Signal, Tool};
 use crate::registry::http;
 
-pub(super) const STEPS: &[Step] = &[
+/// All steps of the group.
+pub(super) fn all() -> Vec<Step> {
+    [STEPS, everything::STEPS, neighbours::STEPS, load::STEPS].concat()
+}
+
+const STEPS: &[Step] = &[
     ("serve-skopeo-pulls", pulls),
     ("serve-skopeo-pushes", pushes),
     ("serve-wharf-pulls", wharf_pulls),
@@ -35,15 +45,27 @@ impl Server {
 
     /// Starts what serves when it is called with [`SERVE`].
     pub(super) fn run(world: &World, tool: Tool, name: &str) -> Result<Self> {
+        let server = Self::listening(world, tool, name)?;
+        let response = http::get(server.port, "/v2/")?;
+        ensure_equal("the status of /v2/", &response.status, &200)?;
+        Ok(server)
+    }
+
+    /// Starts a server with options of the caller's, which may lock everybody out that asks in plain HTTP.
+    fn start_with(world: &World, store: &Store<'_>, name: &str, options: &[&str]) -> Result<Self> {
+        Self::listening(world, store.wharf(&[SERVE, options].concat()), name)
+    }
+
+    fn listening(world: &World, tool: Tool, name: &str) -> Result<Self> {
         let mut daemon = Daemon::start("wharf-serve", tool, &world.dir(name)?)?;
         let line = daemon.ready(Duration::from_secs(20), |daemon| {
             let said = daemon.stdout();
             said.strip_suffix('\n').map(str::to_owned)
         })?;
-        let port = line.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
+        let port =
+            ["http://127.0.0.1:", "https://127.0.0.1:"].iter().find_map(|before| line.strip_prefix(before));
+        let port = port.and_then(|port| port.parse().ok());
         let port = port.context(format_args!("serve prints {line:?}, not its address"))?;
-        let response = http::get(port, "/v2/")?;
-        ensure_equal("the status of /v2/", &response.status, &200)?;
         Ok(Self { daemon, port })
     }
 

@@ -31,7 +31,7 @@ fn secured(world: &World, name: &str) -> Result<(Authority, Registry)> {
 }
 
 /// skopeo's directory of certificates, which has every `*.crt` in it as an authority.
-fn skopeo_certificates(world: &World, name: &str, authority: &Authority) -> Result<PathBuf> {
+pub(super) fn skopeo_certificates(world: &World, name: &str, authority: &Authority) -> Result<PathBuf> {
     let directory = world.scratch.dir(&format!("steps/{name}/certificates"))?;
     std::fs::copy(authority.file(), directory.join("ca.crt")).context(directory.display())?;
     Ok(directory)
