@@ -190,6 +190,15 @@ pub(crate) struct RegistryArgs {
     pub(crate) authfile: Option<PathBuf>,
 }
 
+impl RegistryArgs {
+    /// Whether something is said of the trust between this program and a registry.
+    pub(crate) fn is_told(&self) -> bool {
+        let is_trusting = self.plain_http || self.insecure_skip_verify || self.tls_verify.is_some();
+        let is_shown = self.cert_file.is_some() || self.creds.is_some() || self.authfile.is_some();
+        is_trusting || is_shown || !self.ca_file.is_empty()
+    }
+}
+
 /// What --creds says.
 #[derive(Clone, Debug)]
 pub(crate) struct Creds {
@@ -226,7 +235,7 @@ fn count(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a number from 1 on".into())
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds from 0 to 3600".into()),
@@ -312,7 +321,7 @@ pub(crate) enum Command {
     #[command(subcommand, visible_alias = "c")]
     Content(command::content::Content),
     /// Serve the store as a registry
-    Serve(command::serve::Serve),
+    Serve(Box<command::serve::Serve>),
     /// Remove what nothing keeps
     Gc(command::gc::Gc),
     /// List, make and remove leases, which keep content that no image names

@@ -25,9 +25,10 @@ use wharf_images::{
     transport::{Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{
-    Portion, StoreResolver,
+    Portion, StoreResolver, Via,
     credentials::Audience,
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, Split, default_hosts_dirs},
+    server::Upstream,
 };
 
 use crate::{
@@ -312,6 +313,21 @@ impl Context {
         let sources = credentials::sources(registry, None, &self.catalogue)?;
         let settings = self.settings(registry, progress).with_credentials(sources);
         self.transport_with(scheme, settings, progress)
+    }
+
+    /// The resolver for a registry that is named by a URL, whose scheme counts, and which is told of whom it is asked through.
+    pub(crate) fn upstream(
+        &self,
+        upstream: &Upstream,
+        via: Via,
+        registry: &RegistryArgs,
+        progress: &Progress,
+    ) -> Result<Arc<dyn Resolver>> {
+        let settings = self.settings(registry, progress).with_via(via);
+        let settings =
+            if upstream.is_plain_http() { settings.with_plain_http() } else { settings.with_https() };
+        let sources = credentials::sources(registry, Some(upstream.domain()), &self.catalogue)?;
+        self.transport_with(DEFAULT_TRANSPORT, settings.with_credentials(sources), progress)
     }
 
     fn transport_with(

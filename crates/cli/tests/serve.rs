@@ -141,6 +141,51 @@ async fn tls_passwords_and_the_access_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cache_of_another_registry() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let upper = Wharf::new();
+    upper.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let users = upper.path("users");
+    fs::write(&users, format!("ann:{}\n", bcrypt::hash("canary-secret", 4).expect("hashes")))
+        .expect("writes");
+    let upstream = Served::start(&upper, &["--htpasswd", &users, "--access-log"]);
+
+    let cache = Wharf::new();
+    let proxy =
+        ["--proxy", &upstream.url, "--creds", "ann:canary-secret", "--proxy-ttl", "0", "--retry-times", "0"];
+    let served = Served::start(&cache, &proxy);
+    let image = format!("{}/a/b:1", served.address());
+    let pull = async || {
+        let neighbour = Wharf::new();
+        let pulled = neighbour.run(&["pull", "--all-platforms", &image]).await.succeeded();
+        pulled.trim().rsplit('@').next().map(str::to_owned)
+    };
+    // The neighbours need no password: that of whoever runs the cache serves them all.
+    let (one, two) = tokio::join!(pull(), pull());
+    assert_eq!(one, two);
+    let here = format!("{}/a/b:1", upstream.address());
+    assert_eq!(cache.run(&["ls", "-q"]).await.succeeded().trim(), here);
+    cache.run(&["images", "check", &here]).await.succeeded();
+    let neighbour = Wharf::new();
+    let missing = format!("{}/a/b:absent", served.address());
+    neighbour.run(&["pull", &missing]).await.failed(2);
+    neighbour.run(&["pull", "--all-platforms", &image]).await.succeeded();
+    neighbour.run(&["push", &image, &missing]).await.failed(4);
+
+    let log = upstream.stop().await;
+    let mut fetched: Vec<&str> = log.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    fetched.retain(|request| request.starts_with("GET /v2/a/b/") && request.contains("sha256:"));
+    let count = fetched.len();
+    fetched.sort_unstable();
+    fetched.dedup();
+    assert!(count > 6 && count == fetched.len(), "each once: {log}");
+    assert_eq!(pull().await, one, "what is here is served while the upstream is away");
+    let told = served.stop().await;
+    assert!(!told.contains("canary"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_before_anything_is_served() {
     let wharf = Wharf::new();
     let (bad, empty) = (wharf.path("bad"), wharf.path("empty"));
@@ -155,6 +200,14 @@ async fn what_is_refused_before_anything_is_served() {
         (&["--addr", "0.0.0.0:0"], "neither TLS nor authentication"),
         (&["--addr", "0.0.0.0:0", "--htpasswd", &empty], "no TLS"),
         (&["--addr", "nonsense"], "not an address"),
+        (&["--proxy", "docker.io"], "has no scheme"),
+        (&["--proxy", "https://docker.io/library"], "has a path"),
+        (&["--proxy", "https://ann:canary@docker.io"], "has a user or a password"),
+        (&["--proxy", "https://docker.io", "--plain-http"], "contradict each other"),
+        (&["--proxy", "http://docker.io", "--tls-verify"], "contradict each other"),
+        (&["--proxy", "https://docker.io", "--addr", "0.0.0.0:0"], "neither TLS nor authentication"),
+        (&["--proxy-ttl", "5"], "--proxy"),
+        (&["--creds", "ann:canary"], "give --proxy"),
     ] {
         let error = wharf.run(&[&["serve"], arguments].concat()).await.failed(3);
         assert!(error.contains(told) && !error.contains("canary"), "{arguments:?}: {error}");

@@ -13,6 +13,7 @@ pub mod repair;
 pub mod source;
 pub mod stored;
 pub mod streamed;
+pub mod via;
 
 #[cfg(feature = "http")]
 pub mod registry;
@@ -29,6 +30,7 @@ pub use repair::{RepairOptions, Repaired, repair};
 pub use source::DistributionSource;
 pub use stored::StoreResolver;
 pub use streamed::StreamedProvider;
+pub use via::Via;
 
 /// For `register_credential_source!`, so that who uses it needs no dependency on wharf-content.
 #[doc(hidden)]

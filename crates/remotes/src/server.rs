@@ -18,6 +18,8 @@
 //!
 //! What was pushed and is part of no image yet is held for [`UPLOAD_GRACE`] and more, in this process or after it.
 //!
+//! With a [`Proxy`] it is a cache of another registry, and names mean what they mean there.
+//!
 //! # What it deliberately does not do
 //! No rights of single users: whoever is let in, by a [password](RegistryOptions::with_passwords) or because there are none, can name any
 //! image of a registry that is not [read-only](RegistryOptions::with_read_only). No conversion of manifests: the bytes are those that came, whatever `Accept` says.
@@ -33,6 +35,7 @@ mod media_type;
 mod metrics;
 mod names;
 mod passwords;
+mod proxy;
 mod push;
 mod range;
 mod referrers;
@@ -56,6 +59,7 @@ use self::{
     keep::Keeper,
     metrics::Metrics,
     names::Host,
+    proxy::Relay,
     refusal::Refusal,
     reply::Reply,
     request_body::RequestBody,
@@ -67,6 +71,7 @@ pub use self::{
     delete::LABEL_DELETED,
     media_type::LABEL_MEDIA_TYPE,
     passwords::Passwords,
+    proxy::{PROXY_TTL, Proxy, Upstream},
     referrers::LABEL_SUBJECT,
     tls::Tls,
 };
@@ -100,6 +105,7 @@ pub struct RegistryOptions {
     passwords: Option<Arc<Passwords>>,
     tls: Option<Tls>,
     observer: Option<Observer>,
+    proxy: Option<Proxy>,
 }
 
 impl Default for RegistryOptions {
@@ -117,6 +123,7 @@ impl Default for RegistryOptions {
             passwords: None,
             tls: None,
             observer: None,
+            proxy: None,
         }
     }
 }
@@ -141,6 +148,17 @@ impl RegistryOptions {
     #[must_use]
     pub fn with_complete_manifests(mut self) -> Self {
         self.complete_manifests = true;
+        self
+    }
+
+    /// Is a cache of another registry, whose images it fetches when somebody asks for them. What would change the store is refused
+    /// (405, `UNSUPPORTED`).
+    ///
+    /// # Security
+    /// Whoever may ask here is given what the proxy's resolver may have there.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 
@@ -220,6 +238,7 @@ impl fmt::Debug for RegistryOptions {
             .field("passwords", &self.passwords)
             .field("tls", &self.tls)
             .field("max_connections", &self.max_connections)
+            .field("proxy", &self.proxy)
             .finish_non_exhaustive()
     }
 }
@@ -253,8 +272,9 @@ struct Inner {
     store: Arc<dyn Store>,
     images: Arc<dyn ImageStore>,
     options: RegistryOptions,
-    keeper: Keeper,
+    keeper: Arc<Keeper>,
     metrics: Option<Metrics>,
+    relay: Option<Relay>,
 }
 
 impl fmt::Debug for Registry {
@@ -278,11 +298,12 @@ impl Registry {
         images: Arc<dyn ImageStore>,
         options: RegistryOptions,
     ) -> Self {
-        let keeper = Keeper::new(options.upload_grace);
+        let keeper = Arc::new(Keeper::new(options.upload_grace));
+        let relay = options.proxy.clone().map(Relay::new);
         let metrics = Metrics::new()
             .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
             .ok();
-        Self { inner: Arc::new(Inner { store, images, options, keeper, metrics }) }
+        Self { inner: Arc::new(Inner { store, images, options, keeper, metrics, relay }) }
     }
 
     fn store(&self) -> &dyn Store {
@@ -295,6 +316,11 @@ impl Registry {
 
     fn options(&self) -> &RegistryOptions {
         &self.inner.options
+    }
+
+    /// Whether clients may add to the store.
+    fn takes_pushes(&self) -> bool {
+        !self.options().read_only && self.inner.relay.is_none()
     }
 
     fn metrics(&self) -> Option<&Metrics> {
@@ -316,6 +342,11 @@ impl Registry {
         access.understood(&call);
         if self.options().read_only && call.writes() {
             return Err(Refusal::denied("this registry is read-only"));
+        }
+        if let Some(relay) = &self.inner.relay
+            && let Some(answer) = self.relay(relay, &call, head).await
+        {
+            return answer;
         }
         match call {
             Call::Version => Ok(Reply::json(&serde_json::json!({}))),

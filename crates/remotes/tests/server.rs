@@ -23,6 +23,9 @@ mod deletion;
 mod hostile;
 #[path = "server/naming.rs"]
 mod naming;
+#[cfg(feature = "http")]
+#[path = "server/proxy.rs"]
+mod proxy;
 #[path = "server/site.rs"]
 mod site;
 #[path = "server/slow.rs"]

@@ -1,18 +1,23 @@
 //! `wharf serve`: the store as a registry.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc};
 use wharf_content::{Error, Result, ResultExt, blocking};
-use wharf_remotes::server::{AccessRecord, Passwords, Registry, RegistryOptions, Tls, serve};
+use wharf_images::transport::Resolver;
+use wharf_remotes::{
+    Via,
+    server::{AccessRecord, PROXY_TTL, Passwords, Proxy, Registry, RegistryOptions, Tls, Upstream, serve},
+};
 
 use crate::{
-    args::Format,
+    args::{Format, RegistryArgs, seconds},
     context::Context,
     output::{self, escape, note},
+    progress,
     runner::signalled,
 };
 
@@ -26,7 +31,10 @@ const MAX_WAITING: usize = 4096;
 and what is pushed is an image of the store. /metrics has Prometheus' text.\n\n\
 An address that other machines can reach takes --tls-cert and --htpasswd, or --allow-public. Who has a password may read everything in the \
 store and, without --read-only, change it.\n\n\
-Examples:\n  wharf serve\n  wharf serve --addr 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem --htpasswd users\n  \
+With --proxy, what is not in the store is fetched from another registry when somebody asks for it, once, whoever asks, with the \
+credentials that `wharf pull` would use; the registry options are for that. A tag that was asked for is an image of the store, under the \
+name that it has there. While the other registry does not answer, what is in the store is served. Nothing can be pushed.\n\n\
+Examples:\n  wharf serve\n  wharf serve --proxy https://registry-1.docker.io\n  wharf serve --addr 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem --htpasswd users\n  \
 wharf serve --read-only --allow-public --addr 0.0.0.0:5000"
 )]
 pub(crate) struct Serve {
@@ -39,6 +47,12 @@ pub(crate) struct Serve {
     /// Refuse manifests whose blobs are not there; by default they are taken with a warning
     #[arg(long)]
     complete_manifests: bool,
+    /// Be a cache of this registry: https://HOST[:PORT] or http://HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Ask that registry about a tag again after so long; 0 asks each time
+    #[arg(long, value_name = "SECONDS", requires = "proxy", default_value_t = PROXY_TTL.as_secs_f64(), value_parser = seconds)]
+    proxy_ttl: f64,
     /// Speak TLS with this certificate, followed by what signed it, in PEM form; it and its key are read again when they change
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -54,6 +68,8 @@ pub(crate) struct Serve {
     /// Write a line for each request to standard error
     #[arg(long)]
     access_log: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 impl Serve {
@@ -103,7 +119,33 @@ impl Serve {
         if let Some(path) = self.htpasswd.clone() {
             options = options.with_passwords(blocking::run(move || Passwords::open(path)).await?);
         }
+        if let Some(url) = &self.proxy {
+            // Read here and not among the arguments, where an error would show a password in it.
+            let (upstream, via) = (Upstream::parse(url)?, Via::random());
+            let resolver = self.upstream(&upstream, via.clone(), context)?;
+            let ttl = Duration::from_secs_f64(self.proxy_ttl);
+            options = options.with_proxy(Proxy::new(upstream, resolver).with_ttl(ttl).with_via(via));
+        } else if self.registry.is_told() {
+            return Err(Error::invalid_argument(
+                "the registry options say how another registry is spoken to, and none is named: give --proxy URL",
+            ));
+        }
         Ok(options)
+    }
+
+    /// What asks the registry that this one is a cache of.
+    fn upstream(&self, upstream: &Upstream, via: Via, context: &Context) -> Result<Arc<dyn Resolver>> {
+        if self.registry.plain_http && !upstream.is_plain_http() {
+            return Err(Error::invalid_argument(format!(
+                "--plain-http and the https of --proxy contradict each other: write http://{upstream} to speak plain HTTP"
+            )));
+        }
+        if self.registry.tls_verify.is_some() && upstream.is_plain_http() {
+            return Err(Error::invalid_argument(format!(
+                "--tls-verify and the http of --proxy contradict each other: write https://{upstream} to speak HTTPS"
+            )));
+        }
+        context.upstream(upstream, via, &self.registry, &progress::warnings(&context.global))
     }
 
     fn check_public(&self) -> Result<()> {

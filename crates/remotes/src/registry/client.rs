@@ -11,7 +11,7 @@ use reqwest::{
     Method, RequestBuilder, StatusCode, Url,
     header::{
         ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
-        LOCATION, RANGE,
+        LOCATION, RANGE, VIA,
     },
 };
 use wharf_content::{Error, Result};
@@ -242,6 +242,9 @@ impl Client {
             }
             if let Some(value) = authorization.filter(|_| is_own) {
                 builder = builder.header(AUTHORIZATION, value);
+            }
+            if let Some(via) = self.settings.via.as_ref().filter(|_| is_own) {
+                builder = builder.header(VIA, via.header());
             }
             if ask.payload.is_none() && !matches!(ask.method, Method::GET | Method::HEAD) {
                 // Registries behind some front ends answer 411 where it is left out, and the specification wants it.

@@ -12,7 +12,7 @@ use wharf_images::progress::{Silent, Sink};
 use super::{
     auth::Clock, hosts::RegistriesConf, limits::Limits, range_options::RangeOptions, trace::HttpTrace,
 };
-use crate::credentials::Sources;
+use crate::{credentials::Sources, via::Via};
 
 /// How many requests one host is asked at once: room for a few blobs in several parts each beside the documents and tokens that lead to
 /// them, and few enough for one user of a shared registry. A request counts until its body has been read.
@@ -103,6 +103,7 @@ pub struct RegistrySettings {
     pub(super) limits: Arc<Limits>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) trace: Option<Arc<dyn HttpTrace>>,
+    pub(super) via: Option<Via>,
     /// Who is asked for the credentials of registries; nobody by default.
     pub credentials: Sources,
     /// By which tokens expire.
@@ -135,6 +136,7 @@ impl Default for RegistrySettings {
             limits: Arc::default(),
             sink: Arc::new(Silent),
             trace: None,
+            via: None,
             credentials: Sources::none(),
             clock: Clock::system(),
             ranges: RangeOptions::default(),
@@ -240,6 +242,13 @@ impl RegistrySettings {
     #[must_use]
     pub fn with_trace(mut self, trace: Arc<dyn HttpTrace>) -> Self {
         self.trace = Some(trace);
+        self
+    }
+
+    /// Tells the own origins of registries by which proxies they are asked.
+    #[must_use]
+    pub fn with_via(mut self, via: Via) -> Self {
+        self.via = Some(via);
         self
     }
 

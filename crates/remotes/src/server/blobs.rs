@@ -2,8 +2,10 @@
 //!
 //! Blobs are those of the store, whatever the repository. Their bytes were verified when they came in and are not hashed again.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use wharf_content::{Descriptor, Digest, ErrorKind, Resource, reading::stream_range};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, Resource, reading::stream_range};
 
 use super::{
     Registry,
@@ -24,7 +26,7 @@ impl Registry {
         head: &Parts,
     ) -> Result<Reply, Refusal> {
         self.present(repository, digest, Refusal::blob_unknown).await?;
-        if head.method == http::Method::HEAD && !self.options().read_only {
+        if head.method == http::Method::HEAD && self.takes_pushes() {
             // Who asks may be about to push something made of it: what is there after this cannot go.
             self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
         }
@@ -34,31 +36,44 @@ impl Registry {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(Refusal::blob_unknown()),
             reader => reader?,
         };
-        let size = reader.size();
-        let etag = format!("\"{digest}\"");
-        // A range means something to GET alone (RFC 9110, 14.2).
-        let selection = match head.method {
-            http::Method::GET => range::select(&head.headers, &etag, size),
-            _ => Selection::Whole,
-        };
-        let reply = |status| {
-            Reply::new(status)
-                .with(header::CONTENT_TYPE, OCTET_STREAM)
-                .with(header::ETAG, &etag)
-                .with_value(BYTES.0, BYTES.1)
-                .with_digest(digest)
-        };
-        match selection {
-            Selection::Whole => Ok(reply(StatusCode::OK).with_stream(stream_range(reader, 0, size), size)),
-            Selection::Part { start, len } => Ok(reply(StatusCode::PARTIAL_CONTENT)
-                .with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", start + len - 1))
-                .with_stream(stream_range(reader, start, len), len)),
-            Selection::Unsatisfiable => Err(Refusal::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                Code::SizeInvalid,
-                format!("the range is not one of a blob of {size} bytes"),
-            )
-            .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))),
-        }
+        send(digest, reader, head)
     }
+}
+
+/// Answers a blob, or the part of it that a request asks for.
+pub(super) fn send(digest: &Digest, reader: Arc<dyn BlobReader>, head: &Parts) -> Result<Reply, Refusal> {
+    let size = reader.size();
+    let etag = etag(digest);
+    // A range means something to GET alone (RFC 9110, 14.2).
+    let selection = match head.method {
+        http::Method::GET => range::select(&head.headers, &etag, size),
+        _ => Selection::Whole,
+    };
+    match selection {
+        Selection::Whole => {
+            Ok(described(digest, StatusCode::OK).with_stream(stream_range(reader, 0, size), size))
+        }
+        Selection::Part { start, len } => Ok(described(digest, StatusCode::PARTIAL_CONTENT)
+            .with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", start + len - 1))
+            .with_stream(stream_range(reader, start, len), len)),
+        Selection::Unsatisfiable => Err(Refusal::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            Code::SizeInvalid,
+            format!("the range is not one of a blob of {size} bytes"),
+        )
+        .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))),
+    }
+}
+
+/// What is said of a blob in front of its bytes.
+pub(super) fn described(digest: &Digest, status: StatusCode) -> Reply {
+    Reply::new(status)
+        .with(header::CONTENT_TYPE, OCTET_STREAM)
+        .with(header::ETAG, &etag(digest))
+        .with_value(BYTES.0, BYTES.1)
+        .with_digest(digest)
+}
+
+fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
 }

@@ -26,11 +26,25 @@ impl Registry {
         tag: &Tag,
     ) -> Result<Reply, Refusal> {
         let image = self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
-        if !sniff::is_media_type(&image.target.media_type) {
-            return self.read_manifest(repository, &image.target.digest).await;
+        self.read_target(repository, &image.target).await
+    }
+
+    /// Answers the manifest that a record points at.
+    pub(super) async fn read_target(
+        &self,
+        repository: &Repository,
+        target: &Descriptor,
+    ) -> Result<Reply, Refusal> {
+        if !sniff::is_media_type(&target.media_type) {
+            return self.read_manifest(repository, &target.digest).await;
         }
-        let reader = self.open_manifest(&image.target.digest).await?;
-        Ok(reply(&image.target.digest, &image.target.media_type, reader, None))
+        let reader = self.open_manifest(&target.digest).await?;
+        Ok(reply(&target.digest, &target.media_type, reader, None))
+    }
+
+    /// The most bytes that a manifest has which is answered.
+    pub(super) fn manifest_limit(&self) -> u64 {
+        decode::MAX_MANIFEST_LEN.max(self.options().max_manifest_len)
     }
 
     /// Answers a manifest of any repository. What it is says, in this order: the label of its push, a record that points at it, the
@@ -79,7 +93,7 @@ impl Registry {
 
     /// Opens a blob as a manifest. What is larger than any manifest is none.
     async fn open_manifest(&self, digest: &Digest) -> Result<Arc<dyn BlobReader>, Refusal> {
-        let limit = decode::MAX_MANIFEST_LEN.max(self.options().max_manifest_len);
+        let limit = self.manifest_limit();
         match self.store().reader(&Descriptor::new(OCTET_STREAM, digest.clone(), 0)).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::manifest_unknown()),
             Ok(reader) if reader.size() > limit => Err(Refusal::manifest_unknown()),

@@ -11,14 +11,17 @@ use wharf_content::{Error, Result};
 /// The limits of the classes into which the times of requests fall, in seconds.
 const CLASSES: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 
-/// Counts what happens.
-#[derive(Debug)]
+/// Counts what happens. Clones count together.
+#[derive(Clone, Debug)]
 pub(super) struct Metrics {
     collectors: Collectors,
     requests: IntCounterVec,
     seconds: Histogram,
     sent: IntCounter,
     received: IntCounter,
+    relayed: IntCounterVec,
+    asked: IntCounterVec,
+    fetched: IntCounter,
     pub(super) in_flight: IntGauge,
     pub(super) connections: IntGauge,
 }
@@ -45,13 +48,37 @@ impl Metrics {
         let received = IntCounter::new("received_bytes_total", "Bytes of the bodies of requests.")?;
         let in_flight = IntGauge::new("requests_in_flight", "Requests that are being answered.")?;
         let connections = IntGauge::new("connections", "Connections that are open.")?;
+        let relayed = IntCounterVec::new(
+            Opts::new("proxy_requests_total", "Requests to a proxy, by endpoint and what became of them."),
+            &["endpoint", "outcome"],
+        )?;
+        let asked = IntCounterVec::new(
+            Opts::new("proxy_upstream_requests_total", "What a proxy asked its upstream for, by operation."),
+            &["operation"],
+        )?;
+        let fetched =
+            IntCounter::new("proxy_fetched_bytes_total", "Bytes of content that came from the upstream.")?;
+        collectors.register(Box::new(relayed.clone()))?;
+        collectors.register(Box::new(asked.clone()))?;
+        collectors.register(Box::new(fetched.clone()))?;
         collectors.register(Box::new(requests.clone()))?;
         collectors.register(Box::new(seconds.clone()))?;
         collectors.register(Box::new(sent.clone()))?;
         collectors.register(Box::new(received.clone()))?;
         collectors.register(Box::new(in_flight.clone()))?;
         collectors.register(Box::new(connections.clone()))?;
-        Ok(Self { collectors, requests, seconds, sent, received, in_flight, connections })
+        Ok(Self {
+            collectors,
+            requests,
+            seconds,
+            sent,
+            received,
+            relayed,
+            asked,
+            fetched,
+            in_flight,
+            connections,
+        })
     }
 
     /// Counts a request. What is no method of the registry's counts as one, so that nobody can make up any number of them.
@@ -67,6 +94,21 @@ impl Metrics {
 
     pub(super) fn received(&self, bytes: u64) {
         self.received.inc_by(bytes);
+    }
+
+    /// Counts a request to a proxy: a hit was answered from the store, a miss by the upstream, and what is stale from the store for want
+    /// of an answer.
+    pub(super) fn relayed(&self, endpoint: &str, outcome: &str) {
+        self.relayed.with_label_values(&[endpoint, outcome]).inc();
+    }
+
+    /// Counts a question to an upstream.
+    pub(super) fn asked(&self, operation: &str) {
+        self.asked.with_label_values(&[operation]).inc();
+    }
+
+    pub(super) fn fetched(&self, bytes: u64) {
+        self.fetched.inc_by(bytes);
     }
 
     /// The document.

@@ -12,7 +12,7 @@ use super::refusal::{Code, Refusal};
 pub(super) const FALLBACK_DOMAIN: &str = "localhost";
 
 /// The name of a repository as the specification has it ("Pulling manifests"): a path of lower-case components.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Repository(String);
 
 impl Repository {

@@ -183,18 +183,23 @@ async fn missing_parts<'a>(leased: &LeasedStore, decoded: &'a Decoded) -> Result
     Ok(missing)
 }
 
-/// Commits a manifest with its labels. Labels that it has already stay unless they say otherwise.
+/// Commits a manifest with its labels.
 async fn keep(store: &dyn Store, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), Error> {
     let ingest = format!("manifest-{}", descriptor.digest);
     let options = CommitOptions::default().with_labels(labels.clone());
     write_blob(store, &ingest, descriptor, bytes, options).await?;
     // It may have been there before.
-    let present = store.info(&descriptor.digest).await?.labels;
+    label(store, &descriptor.digest, &labels).await
+}
+
+/// Labels a manifest that is there. Labels that it has already stay unless these say otherwise.
+pub(super) async fn label(store: &dyn Store, digest: &Digest, labels: &Labels) -> Result<(), Error> {
+    let present = store.info(digest).await?.labels;
     let changed = labels.iter().filter(|(key, value)| present.get(*key) != Some(value));
     let paths: Vec<String> = changed.map(|(key, _)| format!("labels.{key}")).collect();
     if !paths.is_empty() {
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        store.update(&descriptor.digest, &labels, &paths).await?;
+        store.update(digest, labels, &paths).await?;
     }
     Ok(())
 }
@@ -212,7 +217,7 @@ fn verified_digest(expected: Option<&Digest>, bytes: &[u8]) -> Result<Digest, Re
 }
 
 /// What is written beside a manifest: its type, what it is about, and its children, which hold them against collection.
-fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
+pub(super) fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
     let children: Vec<Descriptor> = decoded.children.iter().map(|child| child.descriptor.clone()).collect();
     let mut labels = child_labels(&children);
     labels.insert(LABEL_MEDIA_TYPE.to_owned(), descriptor.media_type.clone());
@@ -225,7 +230,7 @@ fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
 }
 
 /// Points a record at a new target, whether there was one or not; the labels of one that was stay.
-async fn retarget(images: &dyn ImageStore, image: Image) -> Result<Image, Error> {
+pub(super) async fn retarget(images: &dyn ImageStore, image: Image) -> Result<Image, Error> {
     match images.update(image.clone(), &["target"]).await {
         Err(error) if error.kind() == ErrorKind::NotFound => record::put(images, image).await,
         outcome => outcome,

@@ -61,39 +61,17 @@ impl Registry {
             .await?;
         referrers.sort_by(|a, b| a.digest.cmp(&b.digest));
 
-        let mut page = Vec::new();
-        let mut len = 0;
+        let mut listing = Listing::new(filter);
         let mut next = None;
         let mut referrers = referrers.iter().peekable();
         while let Some(info) = referrers.next() {
             let Some(described) = self.describe(info).await? else { continue };
-            if filter.is_some_and(|filter| described["artifactType"] != filter) {
-                continue;
-            }
-            len += described.to_string().len();
-            page.push(described);
-            if len >= PAGE_LEN && referrers.peek().is_some() {
+            if listing.is_filled_by(described) && referrers.peek().is_some() {
                 next = Some(&info.digest);
                 break;
             }
         }
-
-        let index = json!({ "schemaVersion": 2, "mediaType": media_types::OCI_INDEX, "manifests": page });
-        let mut reply = Reply::new(StatusCode::OK)
-            .with(header::CONTENT_TYPE, media_types::OCI_INDEX)
-            .with_bytes(index.to_string().into_bytes().into());
-        if filter.is_some() {
-            reply = reply.with(FILTERS_APPLIED, "artifactType");
-        }
-        if let Some(last) = next {
-            let encode = |text| {
-                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-            };
-            let filter = filter.map(|filter| format!("artifactType={}&", encode(filter))).unwrap_or_default();
-            let path = format!("/v2/{}/referrers/{subject}", repository.as_str());
-            reply = reply.with(header::LINK, &format!("<{path}?{filter}last={last}>; rel=\"next\""));
-        }
-        Ok(reply)
+        Ok(listing.reply(repository, subject, next))
     }
 
     /// The descriptor of a referrer; `None` where it is gone by now.
@@ -119,5 +97,49 @@ impl Registry {
             described["annotations"] = annotations.into();
         }
         Ok(Some(described))
+    }
+}
+
+/// A page of referrers in the making.
+pub(super) struct Listing<'a> {
+    filter: Option<&'a str>,
+    page: Vec<Value>,
+    len: usize,
+}
+
+impl<'a> Listing<'a> {
+    pub(super) fn new(filter: Option<&'a str>) -> Self {
+        Self { filter, page: Vec::new(), len: 0 }
+    }
+
+    /// Adds a referrer, unless the filter leaves it out, and tells whether the page is as large as one may be.
+    pub(super) fn is_filled_by(&mut self, described: Value) -> bool {
+        if self.filter.is_none_or(|filter| described["artifactType"] == filter) {
+            self.len += described.to_string().len();
+            self.page.push(described);
+        }
+        self.len >= PAGE_LEN
+    }
+
+    /// The answer; `next` is the last one of the page, where there are more behind it.
+    pub(super) fn reply(self, repository: &Repository, subject: &Digest, next: Option<&Digest>) -> Reply {
+        let index =
+            json!({ "schemaVersion": 2, "mediaType": media_types::OCI_INDEX, "manifests": self.page });
+        let mut reply = Reply::new(StatusCode::OK)
+            .with(header::CONTENT_TYPE, media_types::OCI_INDEX)
+            .with_bytes(index.to_string().into_bytes().into());
+        if self.filter.is_some() {
+            reply = reply.with(FILTERS_APPLIED, "artifactType");
+        }
+        if let Some(last) = next {
+            let encode = |text| {
+                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+            };
+            let filter =
+                self.filter.map(|filter| format!("artifactType={}&", encode(filter))).unwrap_or_default();
+            let path = format!("/v2/{}/referrers/{subject}", repository.as_str());
+            reply = reply.with(header::LINK, &format!("<{path}?{filter}last={last}>; rel=\"next\""));
+        }
+        reply
     }
 }

@@ -22,6 +22,7 @@ pub(super) enum Code {
     NameInvalid,
     NameUnknown,
     SizeInvalid,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     Unknown,
@@ -42,6 +43,7 @@ impl Code {
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
@@ -114,6 +116,11 @@ impl Refusal {
         Self::missing(Code::BlobUploadUnknown, "the upload is not known to the registry")
     }
 
+    /// Whether it says that something is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.status == StatusCode::NOT_FOUND
+    }
+
     pub(super) fn with_detail(mut self, detail: Value) -> Self {
         self.0.detail = Some(detail);
         self
@@ -152,6 +159,12 @@ impl From<DigestError> for Refusal {
 /// Errors of the store that no handler expected.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
         tracing::warn!(error = %error.report(), "the store failed a request");
         let full = |error: &Error| {
             use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -161,7 +174,7 @@ impl From<Error> for Refusal {
         };
         match error.kind() {
             ErrorKind::Unavailable => Self::busy("the store is busy"),
-            ErrorKind::ResourceExhausted if full(&error) => {
+            ErrorKind::ResourceExhausted if full(error) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable, "the store is full")
             }
             ErrorKind::ResourceExhausted => Self::busy("the registry has reached a limit"),

@@ -169,6 +169,11 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
     }
 }
 
+/// The registry whose content a client wants, where it says so: containerd tells it to mirrors.
+pub(super) fn namespace(query: Option<&str>) -> Option<String> {
+    Query::parse(query?).one("ns").map(str::to_owned)
+}
+
 fn upload(method: &Method, repository: Repository, id: &str, query: &Query<'_>) -> Result<Call, Refusal> {
     allow(method, &[Method::GET, Method::PATCH, Method::PUT, Method::DELETE])?;
     let id = UploadId::parse(id).ok_or_else(Refusal::upload_unknown)?;

@@ -38,19 +38,31 @@ impl Registry {
             tags.extend(name.tag().map(str::to_owned));
         }
         if !known && !self.had_content(repository).await? {
-            return Err(Refusal::missing(Code::NameUnknown, "the repository is not known to the registry"));
+            return Err(unknown());
         }
-        let (shown, more) = select(&tags, page);
-        let mut reply = Reply::json(&json!({ "name": repository.as_str(), "tags": shown }));
-        if let Some(last) = shown.last().filter(|_| more) {
+        Ok(answer(repository, &tags, page))
+    }
+}
+
+/// What is said of a repository that nobody knows.
+pub(super) fn unknown() -> Refusal {
+    Refusal::missing(Code::NameUnknown, "the repository is not known to the registry")
+}
+
+/// A page of the tags of a repository.
+pub(super) fn answer(repository: &Repository, tags: &BTreeSet<String>, page: &Page) -> Reply {
+    let (shown, more) = select(tags, page);
+    let reply = Reply::json(&json!({ "name": repository.as_str(), "tags": shown }));
+    match shown.last().filter(|_| more) {
+        Some(last) => {
             let link = format!(
                 "</v2/{}/tags/list?n={}&last={last}>; rel=\"next\"",
                 repository.as_str(),
                 shown.len()
             );
-            reply = reply.with(header::LINK, &link);
+            reply.with(header::LINK, &link)
         }
-        Ok(reply)
+        None => reply,
     }
 }
 

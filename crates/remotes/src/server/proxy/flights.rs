@@ -1,0 +1,273 @@
+//! Blobs on their way from the upstream: each fetched by one task, and read by all who want it while it arrives.
+//!
+//! ```text
+//! upstream ──> one task ──> ingest ──> commit ──> store
+//!                             │
+//!                             └── read along by every client, which waits at its growing end, and before the last piece for the commit
+//! ```
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use wharf_content::{
+    BlobReader, Descriptor, Digest, Error, ErrorKind, Result, follow::Follower, reading::CHUNK_LEN,
+};
+use wharf_images::progress::{Event, Sink};
+
+use super::{calls::Outcome, fetch::Counted};
+use crate::server::names::Repository;
+
+/// The most blobs that arrive at once. Each has two batches of its writer in memory.
+const MAX_ARRIVING: usize = 32;
+/// The most that are waited for, those that arrive among them.
+const MAX_KNOWN: usize = 1024;
+
+/// How far a blob is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum State {
+    /// Nothing came yet.
+    #[default]
+    Asked,
+    /// Its first bytes are here.
+    Arriving(Arc<dyn BlobReader>),
+    /// It is in the store, or will not be.
+    Ended(Outcome<()>),
+}
+
+/// What who waits for a blob gets.
+pub(super) enum Landing {
+    /// It is in the store.
+    Stored,
+    /// It can be read while it arrives.
+    Arriving(Arc<dyn BlobReader>),
+}
+
+type Key = (Repository, Digest);
+
+/// The blobs that are on their way. Dropped, they all end.
+pub(super) struct Flights {
+    known: Arc<Mutex<HashMap<Key, watch::Receiver<State>>>>,
+    tasks: Mutex<JoinSet<()>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        let slots = Arc::new(Semaphore::new(MAX_ARRIVING));
+        Self { known: Arc::default(), tasks: Mutex::default(), slots }
+    }
+}
+
+impl Flights {
+    /// Joins the flight of a blob, for which `fly` is called where there is none; `None` where there are too many.
+    pub(super) fn join<F>(&self, key: Key, fly: impl FnOnce(watch::Sender<State>) -> F) -> Option<Flight>
+    where
+        F: Future<Output = Outcome<()>> + Send + 'static,
+    {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task that panicked has left its entry.
+        known.retain(|_, state| state.has_changed().is_ok());
+        if let Some(state) = known.get(&key) {
+            return Some(Flight(state.clone()));
+        }
+        if known.len() >= MAX_KNOWN {
+            return None;
+        }
+        let (sender, state) = watch::channel(State::default());
+        known.insert(key.clone(), state.clone());
+        drop(known);
+        let (known, slots) = (Arc::clone(&self.known), Arc::clone(&self.slots));
+        let flown = fly(sender.clone());
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            // The semaphore is never closed.
+            let _slot = slots.acquire_owned().await.ok();
+            let outcome = flown.await;
+            // Who comes now finds it in the store, or asks anew.
+            known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            sender.send_replace(State::Ended(outcome));
+        });
+        Some(Flight(state))
+    }
+
+    /// The size of a blob that arrives.
+    pub(super) fn size(&self, key: &Key) -> Option<u64> {
+        match &*self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.borrow() {
+            State::Arriving(reader) => Some(reader.size()),
+            State::Asked | State::Ended(_) => None,
+        }
+    }
+}
+
+/// A blob on its way.
+pub(super) struct Flight(watch::Receiver<State>);
+
+impl Flight {
+    /// Waits for its first bytes, and for the last ones of a small blob, so that an error can still be answered as one.
+    pub(super) async fn landing(mut self) -> Outcome<Landing> {
+        let is_told = |state: &State| match state {
+            State::Asked => false,
+            State::Arriving(reader) => reader.size() > CHUNK_LEN as u64,
+            State::Ended(_) => true,
+        };
+        let state = self.0.wait_for(is_told).await.map(|state| state.clone());
+        match state {
+            Ok(State::Ended(outcome)) => outcome.map(|()| Landing::Stored),
+            Ok(State::Arriving(reader)) => {
+                Ok(Landing::Arriving(Arc::new(Arriving { reader, state: self.0 })))
+            }
+            Ok(State::Asked) | Err(_) => Err(Arc::new(given_up())),
+        }
+    }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Aborted, "the fetch of a blob was given up")
+}
+
+/// A blob that can be read while it arrives, but for its last piece, which is given when the whole is verified.
+#[derive(Debug)]
+struct Arriving {
+    reader: Arc<dyn BlobReader>,
+    state: watch::Receiver<State>,
+}
+
+#[async_trait]
+impl BlobReader for Arriving {
+    fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        if offset.saturating_add(len as u64) >= self.size() {
+            let mut state = self.state.clone();
+            let ended = state.wait_for(|state| matches!(state, State::Ended(_))).await;
+            let State::Ended(outcome) = &*ended.map_err(|_| given_up())? else { return Err(given_up()) };
+            if let Err(error) = outcome {
+                return Err(Error::new(error.kind(), format!("a blob did not arrive: {}", error.report())));
+            }
+        }
+        self.reader.read_at(offset, len).await
+    }
+}
+
+/// Tells of a blob that begins to arrive: by its reader as soon as the first bytes came, so that what the upstream refuses is not begun.
+pub(super) struct Announcer {
+    state: watch::Sender<State>,
+    reader: Mutex<Option<Arc<dyn BlobReader>>>,
+    counted: Counted,
+}
+
+impl Announcer {
+    pub(super) fn new(state: watch::Sender<State>, counted: Counted) -> Self {
+        Self { state, reader: Mutex::default(), counted }
+    }
+
+    fn reader(&self) -> Option<Arc<dyn BlobReader>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Follower for Announcer {
+    fn begun(&self, _: &Descriptor, reader: Arc<dyn BlobReader>) {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        // What came before was not what it should be, and is gone.
+        self.state.send_replace(State::Asked);
+    }
+}
+
+impl Sink for Announcer {
+    fn event(&self, event: &Event<'_>) {
+        self.counted.event(event);
+        if let Event::Bytes { .. } = event {
+            self.state.send_if_modified(|state| match (&state, self.reader()) {
+                (State::Asked, Some(reader)) => {
+                    *state = State::Arriving(reader);
+                    true
+                }
+                _ => false,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// All of it can be read, verified or not.
+    #[derive(Debug)]
+    struct Whole(u64);
+
+    #[async_trait]
+    impl BlobReader for Whole {
+        fn size(&self) -> u64 {
+            self.0
+        }
+
+        async fn read_at(&self, _: u64, len: usize) -> Result<Bytes> {
+            Ok(vec![0; len].into())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_blob_waits_for_the_verdict() {
+        for verdict in [Ok(()), Err(Arc::new(Error::failed_precondition("other bytes")))] {
+            let (sender, state) = watch::channel(State::Asked);
+            sender.send_replace(State::Arriving(Arc::new(Whole(1 << 20))));
+            let Ok(Landing::Arriving(reader)) = Flight(state).landing().await else { panic!("it arrives") };
+            let soon = Duration::from_millis(20);
+            assert_eq!(reader.read_at(0, 1000).await.expect("is there").len(), 1000);
+            timeout(soon, reader.read_at((1 << 20) - 10, 10)).await.expect_err("it is not verified yet");
+            timeout(soon, reader.read_at(0, 1 << 20)).await.expect_err("nor is the whole");
+            sender.send_replace(State::Ended(verdict.clone()));
+            assert_eq!(reader.read_at((1 << 20) - 10, 10).await.is_ok(), verdict.is_ok());
+        }
+        let (sender, state) = watch::channel(State::Arriving(Arc::new(Whole(1 << 20))));
+        let Ok(Landing::Arriving(reader)) = Flight(state).landing().await else { panic!("it arrives") };
+        drop(sender);
+        assert_eq!(reader.read_at(0, 1 << 20).await.expect_err("given up").kind(), ErrorKind::Aborted);
+    }
+
+    #[tokio::test]
+    async fn a_small_blob_is_answered_when_it_is_whole_and_a_fetch_ends_with_its_owner() {
+        let (sender, state) = watch::channel(State::Arriving(Arc::new(Whole(10))));
+        timeout(Duration::from_millis(20), Flight(state.clone()).landing())
+            .await
+            .err()
+            .expect("not whole yet");
+        sender.send_replace(State::Ended(Ok(())));
+        assert!(matches!(Flight(state).landing().await, Ok(Landing::Stored)));
+
+        let (flights, key) =
+            (Flights::default(), (Repository::parse("a").expect("valid"), Digest::sha256(b"x")));
+        let never = |state| async move {
+            let _state: watch::Sender<State> = state;
+            std::future::pending::<Outcome<()>>().await
+        };
+        let flight = flights.join(key.clone(), never).expect("there is room");
+        assert!(flights.join(key, |_| async { panic!("it is under way") }).is_some());
+        drop(flights);
+        assert_eq!(flight.landing().await.err().expect("given up").kind(), ErrorKind::Aborted);
+    }
+}

@@ -1,0 +1,128 @@
+//! Tags and referrers through a proxy: as the upstream lists them, and as the store knows them while the upstream does not answer.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::FutureExt;
+use serde_json::json;
+use wharf_content::{Descriptor, Digest, Error, Result, filter::FilterSet};
+use wharf_images::{Reference, transport::Resolver};
+
+use super::{Relay, calls::Outcome, trouble};
+use crate::server::{
+    Registry, media_type::OCTET_STREAM, names::Repository, referrers::Listing, refusal::Refusal,
+    reply::Reply, route::Page, tags,
+};
+
+impl Registry {
+    pub(super) async fn relay_tags(
+        &self,
+        relay: &Relay,
+        repository: &Repository,
+        page: &Page,
+    ) -> Result<Reply, Refusal> {
+        let name = relay.reference(repository)?.repository().to_owned();
+        let ask = || {
+            let (resolver, name) = (Arc::clone(&relay.proxy.resolver), name.clone());
+            self.asked("tags");
+            async move { resolver.tags(&name).await.map(Arc::new).map_err(Arc::new) }.boxed()
+        };
+        let listed: Outcome<Arc<Vec<String>>> = relay.listed_tags.ask(repository.clone(), ask).await;
+        let tags: BTreeSet<String> = match listed {
+            Ok(listed) => {
+                self.relayed("tags", "miss");
+                listed.iter().cloned().collect()
+            }
+            Err(error) => {
+                let refused = || trouble::refusal(&relay.proxy.upstream, &error, tags::unknown);
+                let known = self.known_tags(&name).await?;
+                if !trouble::may_pass(&error) || known.is_empty() {
+                    self.relayed("tags", "miss");
+                    return Err(refused());
+                }
+                self.stale("tags", &name, &error);
+                known
+            }
+        };
+        Ok(tags::answer(repository, &tags, page))
+    }
+
+    pub(super) async fn relay_referrers(
+        &self,
+        relay: &Relay,
+        repository: &Repository,
+        subject: &Digest,
+        filter: Option<&str>,
+        last: Option<&Digest>,
+    ) -> Result<Reply, Refusal> {
+        let name = relay.reference(repository)?.repository().to_owned();
+        let key = (repository.clone(), subject.clone(), filter.map(str::to_owned));
+        let ask = || {
+            let (resolver, name) = (Arc::clone(&relay.proxy.resolver), name.clone());
+            let (_, subject, filter) = key.clone();
+            self.asked("referrers");
+            async move {
+                let listed = referrers(resolver.as_ref(), &name, subject, filter.as_deref()).await;
+                listed.map(Arc::new).map_err(Arc::new)
+            }
+            .boxed()
+        };
+        let listed: Outcome<Arc<Vec<Descriptor>>> = relay.listed_referrers.ask(key.clone(), ask).await;
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(error) if trouble::may_pass(&error) => {
+                self.stale("referrers", &name, &error);
+                return self.list_referrers(repository, subject, filter, last).await;
+            }
+            Err(error) => {
+                self.relayed("referrers", "miss");
+                return Err(trouble::refusal(&relay.proxy.upstream, &error, tags::unknown));
+            }
+        };
+        self.relayed("referrers", "miss");
+        let mut rest: Vec<&Descriptor> =
+            listed.iter().filter(|found| last.is_none_or(|last| found.digest > *last)).collect();
+        rest.sort_by(|a, b| a.digest.cmp(&b.digest));
+        let mut listing = Listing::new(filter);
+        let mut next = None;
+        for (number, found) in rest.iter().enumerate() {
+            if listing.is_filled_by(json!(found)) && number + 1 < rest.len() {
+                next = Some(&found.digest);
+                break;
+            }
+        }
+        Ok(listing.reply(repository, subject, next))
+    }
+
+    /// The tags that the store has of a repository.
+    async fn known_tags(&self, repository: &str) -> Result<BTreeSet<String>> {
+        let images = self.images().list(&FilterSet::all()).await?;
+        let names = images.iter().filter_map(|image| Reference::parse(&image.name).ok());
+        let of_it = names.filter(|name| name.repository() == repository && name.digest().is_none());
+        Ok(of_it.filter_map(|name| name.tag().map(str::to_owned)).collect())
+    }
+
+    fn stale(&self, endpoint: &str, name: &str, error: &Error) {
+        tracing::warn!(
+            name,
+            endpoint,
+            error = %error.report(),
+            "the upstream does not answer: what the store knows is served"
+        );
+        self.relayed(endpoint, "stale");
+    }
+}
+
+async fn referrers(
+    resolver: &dyn Resolver,
+    repository: &str,
+    subject: Digest,
+    filter: Option<&str>,
+) -> Result<Vec<Descriptor>> {
+    let provider = resolver.referrers(repository).await?;
+    // Only its digest is looked at.
+    let subject = Descriptor::new(OCTET_STREAM, subject, 0);
+    match filter {
+        Some(filter) => provider.referrers_of_type(&subject, filter).await,
+        None => provider.referrers(&subject).await,
+    }
+}
