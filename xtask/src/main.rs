@@ -105,6 +105,18 @@ enum Bench {
     Import(Moving),
     /// Pulls and unpacks the Debian image beside ctr, umoci and tar, and unpacks what is hard to unpack.
     Unpack(Moving),
+    /// Sends blobs and manifests to a client that costs little: wharf serve and docker-registry in turn.
+    Serve {
+        /// How often each server is asked; the medians are compared.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Asks only for what contains this, such as "manifests".
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Measures this program instead of building one.
+        #[arg(long, value_name = "FILE")]
+        wharf: Option<PathBuf>,
+    },
     /// Commits many small blobs and a large one, beside sha256sum and cp, and looks through 100,000.
     Store {
         /// How often the large file is taken by each contender; the medians are compared.
@@ -166,6 +178,9 @@ fn main() -> ExitCode {
         }
         Task::Bench { what: Bench::Unpack(Moving { rounds, only, wharf }) } => {
             bench::unpack(rounds, only.as_deref(), wharf.as_deref())
+        }
+        Task::Bench { what: Bench::Serve { rounds, only, wharf } } => {
+            bench::serve(rounds, only.as_deref(), wharf.as_deref())
         }
         Task::Bench { what: Bench::Store { rounds, wharf } } => bench::store(rounds, wharf.as_deref()),
         Task::Bench { what: Bench::Graph { rounds } } => bench::graph(rounds),

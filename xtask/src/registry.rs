@@ -83,6 +83,11 @@ impl Registry {
         self.port
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// Its name in those of its images.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)

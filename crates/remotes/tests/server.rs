@@ -26,6 +26,8 @@ mod naming;
 #[cfg(feature = "http")]
 #[path = "server/proxy.rs"]
 mod proxy;
+#[path = "server/sending.rs"]
+mod sending;
 #[path = "server/site.rs"]
 mod site;
 #[path = "server/slow.rs"]

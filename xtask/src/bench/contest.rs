@@ -62,12 +62,16 @@ impl Arena {
     /// A registry that has the image of a layout.
     pub(super) fn publish(&self, layout: &Path, tag: &str, reference: &str) -> Result<Registry> {
         let registry = self.registry("source")?;
-        let (from, to) =
-            (format!("oci:{}:{tag}", layout.display()), format!("docker://{}", registry.image(reference)));
+        self.send(layout, tag, &registry.image(reference))?;
+        Ok(registry)
+    }
+
+    /// Sends the image of a layout to a registry.
+    pub(super) fn send(&self, layout: &Path, tag: &str, image: &str) -> Result<()> {
+        let (from, to) = (format!("oci:{}:{tag}", layout.display()), format!("docker://{image}"));
         skopeo(&self.dir("home")?).args(["--dest-tls-verify=false", &from, &to]).success()?;
         // What is still to be written must not weigh on whoever comes first.
-        Tool::new("sync").success()?;
-        Ok(registry)
+        Tool::new("sync").success().map(drop)
     }
 
     /// A registry with nothing in it.

@@ -26,7 +26,7 @@ pub(super) struct Runs {
 pub(super) struct Target {
     /// The other one.
     pub(super) than: &'static str,
-    /// At most, or less than, so many times as long.
+    /// At most, or less than, so many times as long; or at least so many times as fast.
     pub(super) bound: Bound,
 }
 
@@ -37,6 +37,8 @@ pub(super) enum Bound {
     AtMost(f64),
     /// Less than this.
     Below(f64),
+    /// This, or more.
+    AtLeast(f64),
 }
 
 impl Bound {
@@ -44,6 +46,7 @@ impl Bound {
         match self {
             Self::AtMost(limit) => figure <= limit,
             Self::Below(limit) => figure < limit,
+            Self::AtLeast(limit) => figure >= limit,
         }
     }
 
@@ -51,6 +54,26 @@ impl Bound {
         match self {
             Self::AtMost(limit) => ("at most", limit),
             Self::Below(limit) => ("below", limit),
+            Self::AtLeast(limit) => ("at least", limit),
+        }
+    }
+}
+
+/// What is done in one run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Work {
+    /// So many MiB are moved.
+    Mebibytes(u32),
+    /// So many requests are answered.
+    Requests(u32),
+}
+
+impl Work {
+    /// As much of it as is done in a second.
+    fn rate(self, seconds: f64) -> String {
+        match self {
+            Self::Mebibytes(amount) => format!("{:.0} MiB/s", f64::from(amount) / seconds),
+            Self::Requests(amount) => format!("{:.0} requests/s", f64::from(amount) / seconds),
         }
     }
 }
@@ -68,10 +91,32 @@ pub(super) fn report(title: &str, runs: &[Runs], targets: &[Target]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {name:<10} {}, peak {:.1} MiB", spread(samples), mebibytes(samples));
     }
+    text + &judged(runs, targets)
+}
+
+/// As [`report`], with how much of `work` each does in a second.
+pub(super) fn rates(title: &str, work: Work, runs: &[Runs], targets: &[Target]) -> String {
+    let mut text = format!("{title}\n");
+    for Runs { name, samples } in runs {
+        let rate = work.rate(median(seconds(samples)));
+        // Writing to a string does not fail.
+        let _ =
+            writeln!(text, "  {name:<16} {rate}, {}, peak {:.1} MiB", spread(samples), mebibytes(samples));
+    }
+    text + &judged(runs, targets)
+}
+
+/// A line for each figure with its target.
+fn judged(runs: &[Runs], targets: &[Target]) -> String {
+    let mut text = String::new();
     let Some((ours, others)) = runs.split_first() else { return text };
     for Target { than, bound } in targets {
         let theirs = others.iter().find(|runs| runs.name == *than);
-        let figure = theirs.map_or(f64::NAN, |theirs| ratio(&ours.samples, &theirs.samples));
+        let figure = theirs.map_or(f64::NAN, |theirs| match bound {
+            Bound::AtMost(_) | Bound::Below(_) => ratio(&ours.samples, &theirs.samples),
+            // Twice as fast is half as long.
+            Bound::AtLeast(_) => ratio(&theirs.samples, &ours.samples),
+        });
         text += &line(&format!("{} / {than}", ours.name), figure, "", *bound);
     }
     text + &line("memory", mebibytes(&ours.samples), " MiB", MEMORY)
@@ -98,15 +143,18 @@ pub(super) fn high_water(status: &str) -> Option<u64> {
 
 /// The median of the times in seconds, with what it lies between.
 pub(super) fn spread(samples: &[Sample]) -> String {
-    let times = || samples.iter().map(|sample| sample.time.as_secs_f64());
-    let (low, high) = (times().reduce(f64::min), times().reduce(f64::max));
+    let (low, high) = (seconds(samples).reduce(f64::min), seconds(samples).reduce(f64::max));
     format!(
         "{:.3} s median of {} ({:.3} to {:.3})",
-        median(times()),
+        median(seconds(samples)),
         samples.len(),
         low.unwrap_or(f64::NAN),
         high.unwrap_or(f64::NAN)
     )
+}
+
+fn seconds(samples: &[Sample]) -> impl Iterator<Item = f64> {
+    samples.iter().map(|sample| sample.time.as_secs_f64())
 }
 
 /// The median over rounds of the ratios of two runs of the same round.
@@ -172,6 +220,21 @@ mod tests {
         assert_eq!(good.matches(": reached").count(), 3, "{good}");
         let bad = report("an image", &runs(&[300], 65 * MEBIBYTE), &targets);
         assert_eq!(bad.matches(": MISSED").count(), 3, "{bad}");
+    }
+
+    #[test]
+    fn rates_are_the_better_the_higher_they_are() {
+        let target = [Target { than: "other", bound: Bound::AtLeast(1.5) }];
+        let runs = |ours: u64| {
+            [("wharf", samples(&[ours], 0)), ("other", samples(&[300], 0))]
+                .map(|(name, samples)| Runs { name, samples })
+        };
+        let good = rates("blobs", Work::Mebibytes(1000), &runs(150), &target);
+        assert!(good.contains("wharf            6667 MiB/s, 0.150 s"), "{good}");
+        assert!(good.contains("wharf / other    2.00, target at least 1.5: reached"), "{good}");
+        let bad = rates("asked", Work::Requests(300), &runs(201), &target);
+        assert!(bad.contains("other            1000 requests/s"), "{bad}");
+        assert!(bad.contains("1.49, target at least 1.5: MISSED"), "{bad}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) struct Options {
     auth: Auth,
     mirror_of: Option<String>,
     delete: bool,
+    cache: bool,
+    no_access_log: bool,
 }
 
 /// Who is let in.
@@ -48,6 +50,18 @@ impl Options {
     /// Lets only those in that have a certificate of this authority. There is no such thing without TLS.
     pub(crate) fn with_clients_of(mut self, authority: &Path) -> Self {
         self.clients_of = Some(authority.to_owned());
+        self
+    }
+
+    /// Remembers in memory what blobs it has, as Debian configures it.
+    pub(crate) fn with_cache(mut self) -> Self {
+        self.cache = true;
+        self
+    }
+
+    /// Writes no line for a request.
+    pub(crate) fn without_access_log(mut self) -> Self {
+        self.no_access_log = true;
         self
     }
 
@@ -94,10 +108,12 @@ impl Options {
     pub(super) fn configuration(&self, storage: &Path, port: u16) -> String {
         let mut text = format!(
             "version: 0.1\n\
-             log:\n  level: error\n\
+             log:\n  level: error\n{}\
              compatibility:\n  schema1:\n    enabled: true\n\
-             storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: {}\n\
+             storage:\n{}  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: {}\n\
              http:\n  addr: 127.0.0.1:{port}\n",
+            if self.no_access_log { "  accesslog:\n    disabled: true\n" } else { "" },
+            if self.cache { "  cache:\n    blobdescriptor: inmemory\n" } else { "" },
             quoted(storage),
             self.delete
         );
@@ -175,6 +191,8 @@ mod tests {
             ),
             (plain().with_mirror_of("http://127.0.0.1:2"), "proxy:\n  remoteurl: http://127.0.0.1:2\n"),
             (plain().with_delete(), "  delete:\n    enabled: true\n"),
+            (plain().with_cache(), "storage:\n  cache:\n    blobdescriptor: inmemory\n  filesystem:\n"),
+            (plain().without_access_log(), "  level: error\n  accesslog:\n    disabled: true\ncompat"),
         ];
         for (options, line) in lines {
             let text = options.configuration(Path::new("/d"), 1);

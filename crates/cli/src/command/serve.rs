@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc};
 use wharf_content::{Error, Result, ResultExt, blocking};
@@ -74,6 +75,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        allow_files();
         let options = self.options(context).await?;
         let (store, images) = (context.store().await?, context.images().await?);
         let cannot = || format!("cannot serve on {}", self.addr);
@@ -161,6 +163,17 @@ impl Serve {
             "{} can be reached from other machines, and there is {missing}; or, if that is meant, --allow-public",
             self.addr
         )))
+    }
+}
+
+/// Lets this process open as many files as it may: each connection is one, and so is each blob that is sent.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, Resource, reading::stream_range};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, Resource};
 
 use super::{
     Registry,
@@ -50,12 +50,10 @@ pub(super) fn send(digest: &Digest, reader: Arc<dyn BlobReader>, head: &Parts) -
         _ => Selection::Whole,
     };
     match selection {
-        Selection::Whole => {
-            Ok(described(digest, StatusCode::OK).with_stream(stream_range(reader, 0, size), size))
-        }
+        Selection::Whole => Ok(described(digest, StatusCode::OK).with_blob(reader, 0, size)),
         Selection::Part { start, len } => Ok(described(digest, StatusCode::PARTIAL_CONTENT)
             .with(header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", start + len - 1))
-            .with_stream(stream_range(reader, start, len), len)),
+            .with_blob(reader, start, len)),
         Selection::Unsatisfiable => Err(Refusal::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             Code::SizeInvalid,

@@ -15,7 +15,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
@@ -23,7 +23,13 @@ use tokio_rustls::server::TlsStream;
 use wharf_content::Result;
 
 use super::{
-    Registry, access::Access, body::ResponseBody, refusal::Refusal, reply::Reply, request_body::RequestBody,
+    Registry,
+    access::Access,
+    body::ResponseBody,
+    refusal::Refusal,
+    reply::Reply,
+    request_body::RequestBody,
+    sendfile::{Lane, Socket},
     tls::Tls,
 };
 
@@ -74,9 +80,11 @@ pub async fn serve(
                 connections.spawn(async move {
                     let _place = place;
                     let ended = match &registry.options().tls {
-                        None => watcher.watch(registry.connection(stream, Some(peer))).await,
+                        None => watcher.watch(registry.socket(stream, peer)).await,
                         Some(tls) => match registry.handshake(tls, stream).await {
-                            Some(stream) => watcher.watch(registry.connection(stream, Some(peer))).await,
+                            Some(stream) => {
+                                watcher.watch(registry.connection(stream, Some(peer), None)).await
+                            }
                             None => Ok(()),
                         },
                     };
@@ -112,7 +120,7 @@ impl Registry {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        if let Err(error) = self.connection(io, None).await {
+        if let Err(error) = self.connection(io, None, None).await {
             tracing::debug!(%error, "a connection ended early");
         }
     }
@@ -136,7 +144,19 @@ impl Registry {
         }
     }
 
-    fn connection<IO>(&self, io: IO, peer: Option<SocketAddr>) -> http1::Connection<TokioIo<IO>, Service>
+    /// A connection that is a socket, to which the system sends files.
+    fn socket(&self, stream: TcpStream, peer: SocketAddr) -> http1::Connection<TokioIo<Socket>, Service> {
+        let socket = Socket::new(stream);
+        let lane = socket.lane();
+        self.connection(socket, Some(peer), lane)
+    }
+
+    fn connection<IO>(
+        &self,
+        io: IO,
+        peer: Option<SocketAddr>,
+        lane: Option<Lane>,
+    ) -> http1::Connection<TokioIo<IO>, Service>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -147,11 +167,16 @@ impl Registry {
             .max_buf_size(READ_LEN)
             .serve_connection(
                 TokioIo::new(io),
-                Service { registry: self.clone(), peer, _open: Open::count(self) },
+                Service { registry: self.clone(), peer, lane, _open: Open::count(self) },
             )
     }
 
-    async fn respond(self, request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<ResponseBody> {
+    async fn respond(
+        self,
+        request: Request<Incoming>,
+        peer: Option<SocketAddr>,
+        lane: Option<Lane>,
+    ) -> Response<ResponseBody> {
         let (head, incoming) = request.into_parts();
         let mut access = Access::begin(&self, &head, peer);
         let mut body = RequestBody::new(&head, incoming, self.options().body_timeout);
@@ -163,7 +188,7 @@ impl Registry {
         }
         response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
         access.answered(response.status());
-        response.map(|content| ResponseBody::new(content, access))
+        response.map(|content| ResponseBody::new(content, access, lane))
     }
 }
 
@@ -171,6 +196,7 @@ impl Registry {
 struct Service {
     registry: Registry,
     peer: Option<SocketAddr>,
+    lane: Option<Lane>,
     _open: Open,
 }
 
@@ -200,7 +226,7 @@ impl service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (registry, peer) = (self.registry.clone(), self.peer);
-        Box::pin(async move { Ok(registry.respond(request, peer).await) })
+        let (registry, peer, lane) = (self.registry.clone(), self.peer, self.lane.clone());
+        Box::pin(async move { Ok(registry.respond(request, peer, lane).await) })
     }
 }

@@ -6,7 +6,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet, stream_blob};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet};
 use wharf_images::{Image, Reference, decode, sniff};
 
 use super::{
@@ -118,5 +118,5 @@ fn reply(digest: &Digest, media_type: &str, reader: Arc<dyn BlobReader>, read: O
         return reply.with_bytes(bytes);
     }
     let size = reader.size();
-    reply.with_stream(stream_blob(reader, 0), size)
+    reply.with_blob(reader, 0, size)
 }

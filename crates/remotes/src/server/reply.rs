@@ -2,9 +2,11 @@
 //!
 //! A reply says how long its body is, always: nothing is sent in chunks of unknown number.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
-use wharf_content::{ByteStream, Digest};
+use wharf_content::{BlobReader, Digest};
 
 use super::body::Content;
 
@@ -69,8 +71,9 @@ impl Reply {
         self.with_content(Content::Whole(bytes), len)
     }
 
-    pub(super) fn with_stream(self, stream: ByteStream, len: u64) -> Self {
-        self.with_content(Content::Stream { stream, left: len }, len)
+    /// A part of a blob.
+    pub(super) fn with_blob(self, reader: Arc<dyn BlobReader>, offset: u64, len: u64) -> Self {
+        self.with_content(Content::of_blob(reader, offset, len), len)
     }
 
     fn with_content(mut self, content: Content, len: u64) -> Self {

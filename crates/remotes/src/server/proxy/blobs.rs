@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt, stream};
-use http::{Method, StatusCode, request::Parts};
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use tokio::sync::watch;
 use wharf_content::{
     Catalogue, Descriptor, Digest, ErrorKind, LeasedStore, Manager, Resource, Result, Store, reading,
@@ -59,7 +59,8 @@ impl Registry {
                 size.map_err(|error| refused(&error))?
             };
             // Only its length is told.
-            return Ok(blobs::described(digest, StatusCode::OK).with_stream(Box::pin(stream::empty()), size));
+            let described = blobs::described(digest, StatusCode::OK);
+            return Ok(described.with_value(header::CONTENT_LENGTH, HeaderValue::from(size)));
         }
         let fly = |state| {
             let journey = Journey {
