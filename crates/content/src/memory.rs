@@ -87,7 +87,7 @@ impl Provider for MemoryStore {
 #[async_trait]
 impl Ingester for MemoryStore {
     async fn writer(&self, options: IngestOptions) -> Result<Box<dyn Writer>> {
-        let IngestOptions { reference, digest, total, .. } = options;
+        let IngestOptions { reference, digest, algorithm, total, .. } = options;
         if reference.is_empty() {
             return Err(Error::invalid_argument("an ingest needs a reference"));
         }
@@ -117,7 +117,7 @@ impl Ingester for MemoryStore {
         let mut status = ingest.status.clone();
         status.offset = data.len() as u64;
         status.expected = digest;
-        Ok(Box::new(MemoryWriter { store: self.clone(), status, data: Some(data) }))
+        Ok(Box::new(MemoryWriter { store: self.clone(), status, algorithm, data: Some(data) }))
     }
 }
 
@@ -125,6 +125,8 @@ impl Ingester for MemoryStore {
 struct MemoryWriter {
     store: MemoryStore,
     status: Status,
+    /// That of a digest that nobody has named.
+    algorithm: Algorithm,
     data: Option<BytesMut>,
 }
 
@@ -169,7 +171,7 @@ impl Writer for MemoryWriter {
     }
 
     async fn digest(&mut self) -> Result<Digest> {
-        let algorithm = self.status.expected.as_ref().map_or(Algorithm::default(), Digest::algorithm);
+        let algorithm = self.status.expected.as_ref().map_or(self.algorithm, Digest::algorithm);
         Ok(algorithm.digest(self.data()?))
     }
 
@@ -194,6 +196,7 @@ impl Writer for MemoryWriter {
         options: CommitOptions,
     ) -> Result<Digest> {
         let expected = expected.or(self.status.expected.as_ref()).cloned();
+        let algorithm = expected.as_ref().map_or(self.algorithm, Digest::algorithm);
         let data = self.data()?;
         labels::validate(&options.labels)?;
         let found = data.len() as u64;
@@ -202,7 +205,7 @@ impl Writer for MemoryWriter {
                 "size mismatch: expected {size} bytes, found {found}"
             )));
         }
-        let digest = expected.as_ref().map_or(Algorithm::default(), Digest::algorithm).digest(data);
+        let digest = algorithm.digest(data);
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(Error::failed_precondition(format!(
                 "digest mismatch: expected {expected}, found {digest}"
@@ -219,6 +222,11 @@ impl Writer for MemoryWriter {
         info.labels = options.labels;
         state.blobs.insert(digest.clone(), (info, bytes));
         Ok(digest)
+    }
+
+    async fn sync(&mut self) -> Result<bool> {
+        self.data()?;
+        Ok(true)
     }
 
     async fn close(&mut self) -> Result<()> {

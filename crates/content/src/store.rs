@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     descriptor::Descriptor,
-    digest::Digest,
+    digest::{Algorithm, Digest},
     error::Result,
     filter::FilterSet,
     labels::Labels,
@@ -113,6 +113,8 @@ pub struct IngestOptions {
     pub reference: String,
     /// The expected digest; it chooses the hash algorithm, and a blob that is there already is not written again.
     pub digest: Option<Digest>,
+    /// The hash algorithm where no digest is expected. A commit that expects a digest of another one reads all the bytes again.
+    pub algorithm: Algorithm,
     /// The expected size in bytes.
     pub total: Option<u64>,
     /// The lease that holds the blob from its commit on, or from now on where it is there already.
@@ -122,7 +124,7 @@ pub struct IngestOptions {
 impl IngestOptions {
     /// Names an ingest of which nothing else is known.
     pub fn new(reference: impl Into<String>) -> Self {
-        Self { reference: reference.into(), digest: None, total: None, lease: None }
+        Self { reference: reference.into(), ..Self::default() }
     }
 
     /// Expects what `descriptor` says.
@@ -226,6 +228,18 @@ pub trait Writer: Debug + Send + 'static {
         expected: Option<&Digest>,
         options: CommitOptions,
     ) -> Result<Digest>;
+
+    /// Makes the progress durable, as closing does, and keeps the ingest, so that nothing need be read again to go on; tells whether it did.
+    /// By default nothing is done, and only closing makes anything durable.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` after close or commit; those of the storage below.
+    ///
+    /// # Cancellation
+    /// All the bytes are there, and the writer may be closed.
+    async fn sync(&mut self) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Makes the progress durable and frees the ingest. Closing again does nothing.
     async fn close(&mut self) -> Result<()>;

@@ -120,6 +120,55 @@ async fn one_writer_at_a_time_and_progress_is_kept() {
 }
 
 #[tokio::test]
+async fn what_is_synced_can_be_gone_on_with_by_the_same_writer_and_by_another() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        let options = IngestOptions::new("r");
+        let mut first = store.writer(options.clone()).await.expect("opens");
+        assert!(first.sync().await.expect("syncs nothing"));
+        let began = store.status("r").await.expect("there").started_at;
+        for (piece, len) in [(&b"01"[..], 2), (b"234", 5)] {
+            first.write(Bytes::from_static(piece)).await.expect("writes");
+            assert!(first.sync().await.expect("syncs"));
+            assert_eq!(store.status("r").await.expect("there").offset, len, "all of it is there");
+            assert_eq!(
+                kind(store.writer(options.clone()).await),
+                ErrorKind::Unavailable,
+                "it keeps the ingest"
+            );
+        }
+        drop(first);
+        let mut second = store.writer(options).await.expect("opens");
+        assert_eq!((second.status().offset, second.status().started_at), (5, began));
+        second.write(Bytes::from_static(b"56789")).await.expect("writes");
+        second.sync().await.expect("syncs");
+        let digest = Digest::sha256(b"0123456789");
+        second.commit(None, Some(&digest), CommitOptions::default()).await.expect("commits");
+        assert_eq!(kind(second.sync().await), ErrorKind::FailedPrecondition, "closed");
+    }
+}
+
+#[tokio::test]
+async fn the_algorithm_can_be_chosen_before_the_digest_is_known() {
+    let (_dir, stores) = stores().await;
+    for store in &stores {
+        for algorithm in Algorithm::ALL {
+            let mut options = IngestOptions::new("r");
+            options.algorithm = algorithm;
+            let mut writer = store.writer(options.clone()).await.expect("opens");
+            writer.write(Bytes::from_static(b"01234")).await.expect("writes");
+            writer.close().await.expect("closes");
+            let mut writer = store.writer(options).await.expect("resumes");
+            writer.write(Bytes::from_static(b"56789")).await.expect("writes");
+            let digest = algorithm.digest(b"0123456789");
+            assert_eq!(writer.digest().await.expect("hashes"), digest);
+            let committed = writer.commit(None, None, CommitOptions::default()).await;
+            assert_eq!(committed.expect("commits"), digest);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_writer_that_waits_goes_on_when_the_other_is_done() {
     let (_dir, stores) = stores().await;
     for store in &stores {

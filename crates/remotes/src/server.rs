@@ -35,6 +35,7 @@ mod media_type;
 mod metrics;
 mod names;
 mod page_cache;
+mod parking;
 mod passwords;
 mod proxy;
 mod push;
@@ -49,6 +50,7 @@ mod stamp;
 mod tags;
 mod tls;
 mod uploads;
+mod write_timeout;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -61,6 +63,7 @@ use self::{
     keep::Keeper,
     metrics::Metrics,
     names::Host,
+    parking::Parking,
     proxy::Relay,
     refusal::Refusal,
     reply::Reply,
@@ -84,10 +87,16 @@ pub const MAX_MANIFEST_LEN: u64 = 4 * 1024 * 1024;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take between two pieces of a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer. The system may tell of room only when a third of what it keeps for a client has gone, so
+/// this is not to be much shorter.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long requests may go on after the shutdown of [`serve`].
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How long content is held at least after it was pushed, or was found to be there by who wanted to push it.
 pub const UPLOAD_GRACE: Duration = Duration::from_secs(60 * 60);
+/// How long an upload is kept open after a request, for the next one to go on with it without reading anything again. Meanwhile another process
+/// cannot go on with it.
+pub const UPLOAD_IDLE: Duration = Duration::from_secs(10);
 /// The most connections that are served at the same time; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 512;
 
@@ -101,8 +110,10 @@ pub struct RegistryOptions {
     max_manifest_len: u64,
     header_timeout: Duration,
     body_timeout: Duration,
+    write_timeout: Duration,
     shutdown_grace: Duration,
     upload_grace: Duration,
+    upload_idle: Duration,
     max_connections: usize,
     passwords: Option<Arc<Passwords>>,
     tls: Option<Tls>,
@@ -119,8 +130,10 @@ impl Default for RegistryOptions {
             max_manifest_len: MAX_MANIFEST_LEN,
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
             upload_grace: UPLOAD_GRACE,
+            upload_idle: UPLOAD_IDLE,
             max_connections: MAX_CONNECTIONS,
             passwords: None,
             tls: None,
@@ -185,6 +198,13 @@ impl RegistryOptions {
         self
     }
 
+    /// Waits so long for a client that takes nothing of an answer, then ends its connection; [`WRITE_TIMEOUT`] by default.
+    #[must_use]
+    pub fn with_write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
     /// Lets requests go on so long after a shutdown; [`SHUTDOWN_GRACE`] by default.
     #[must_use]
     pub fn with_shutdown_grace(mut self, grace: Duration) -> Self {
@@ -196,6 +216,14 @@ impl RegistryOptions {
     #[must_use]
     pub fn with_upload_grace(mut self, grace: Duration) -> Self {
         self.upload_grace = grace;
+        self
+    }
+
+    /// Keeps uploads open so long between their requests; [`UPLOAD_IDLE`] by default. Nothing at all suits registries that share a store and the
+    /// requests of one upload: each request then hashes again what came before it.
+    #[must_use]
+    pub fn with_upload_idle(mut self, idle: Duration) -> Self {
+        self.upload_idle = idle;
         self
     }
 
@@ -275,6 +303,7 @@ struct Inner {
     images: Arc<dyn ImageStore>,
     options: RegistryOptions,
     keeper: Arc<Keeper>,
+    parking: Parking,
     metrics: Option<Metrics>,
     relay: Option<Relay>,
 }
@@ -301,11 +330,12 @@ impl Registry {
         options: RegistryOptions,
     ) -> Self {
         let keeper = Arc::new(Keeper::new(options.upload_grace));
+        let parking = Parking::new(Arc::clone(&store), options.upload_idle);
         let relay = options.proxy.clone().map(Relay::new);
         let metrics = Metrics::new()
             .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
             .ok();
-        Self { inner: Arc::new(Inner { store, images, options, keeper, metrics, relay }) }
+        Self { inner: Arc::new(Inner { store, images, options, keeper, parking, metrics, relay }) }
     }
 
     fn store(&self) -> &dyn Store {

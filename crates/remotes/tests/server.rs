@@ -23,6 +23,8 @@ mod deletion;
 mod hostile;
 #[path = "server/naming.rs"]
 mod naming;
+#[path = "server/parking.rs"]
+mod parking;
 #[cfg(feature = "http")]
 #[path = "server/proxy.rs"]
 mod proxy;

@@ -42,6 +42,11 @@ pub(super) const PROMISES: &[Promise] = &[
     ),
     promise!("close-again", "closing keeps the progress, and closing again does nothing", close_again),
     promise!(
+        "sync-keeps-writer",
+        "a writer that says that it has synced has all its bytes in the status, keeps the ingest, and goes on",
+        sync
+    ),
+    promise!(
         "truncate-and-rewrite",
         "a truncated writer is empty, and what is written then is what is committed",
         truncate
@@ -189,6 +194,27 @@ async fn close_again(store: Arc<dyn Store>) -> Check {
     second.write(content.slice(70..)).await?;
     commit(second.as_mut(), &descriptor).await?;
     second.close().await?;
+    holds(store.as_ref(), &descriptor, &content).await
+}
+
+async fn sync(store: Arc<dyn Store>) -> Check {
+    let content = bytes(1_500_000, 1);
+    let descriptor = describe(&content);
+    let options = IngestOptions::new("sync");
+    let mut writer = store.writer(options.clone()).await?;
+    for piece in [content.slice(..1_400_000), content.slice(1_400_000..)] {
+        writer.write(piece).await?;
+        if writer.sync().await? {
+            let (offset, found) = (writer.status().offset, store.status("sync").await?.offset);
+            equal("the offset after syncing", found, offset)?;
+            refused(
+                "another writer after syncing",
+                store.writer(options.clone()).await,
+                ErrorKind::Unavailable,
+            )?;
+        }
+    }
+    commit(writer.as_mut(), &descriptor).await?;
     holds(store.as_ref(), &descriptor, &content).await
 }
 

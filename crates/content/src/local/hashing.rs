@@ -1,15 +1,17 @@
-//! Hashing the batches of an ingest beside the thread that writes them.
+//! Hashing an ingest: its batches beside the thread that writes them, or what is in its file already.
 //!
-//! Whoever comes first does the work, and who comes later waits for it or finds it done: nothing hangs on another thread being free.
+//! Of those that hash a batch, whoever comes first does the work, and who comes later waits for it or finds it done: nothing hangs on another thread being free.
 
 use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 
-use crate::digest::Hasher;
+use crate::digest::{Algorithm, Hasher};
 
 /// A hasher, and the batch that it has not seen yet. A clone is another hold on the same one.
 #[derive(Clone)]
@@ -59,12 +61,27 @@ impl State {
     }
 }
 
+/// Hashes the whole file and leaves its position at the end.
+pub(super) fn rehash(mut file: &File, algorithm: Algorithm) -> io::Result<Hasher> {
+    let mut hasher = Hasher::new(algorithm);
+    file.seek(SeekFrom::Start(0))?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;
 
     use super::*;
-    use crate::digest::{Algorithm, Digest};
+    use crate::digest::Digest;
 
     #[test]
     fn all_is_hashed_once_and_in_order_whoever_does_it() {

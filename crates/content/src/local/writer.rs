@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    io::{self, IoSlice, Seek, SeekFrom, Write},
     mem,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     sync::Arc,
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     blocking,
-    digest::{Algorithm, Digest, Hasher},
+    digest::{Digest, Hasher},
     durability::Durability,
     error::{Error, ErrorKind, Result, ResultExt},
     labels,
@@ -32,7 +32,7 @@ use crate::{
 use super::{
     Inner, blob,
     follow::{Following, Mark},
-    hashing::Hashing,
+    hashing::{Hashing, rehash},
     ingest::{self, Begun, Locked},
     leases, publish,
     reserve::{self, Reserve},
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Core {
 
 /// Opens a writer: new, or resumed with all that is there hashed again.
 pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWriter> {
-    let IngestOptions { reference, digest, total, lease } = options;
+    let IngestOptions { reference, digest, algorithm, total, lease } = options;
     if reference.is_empty() {
         return Err(Error::invalid_argument("an ingest needs a reference"));
     }
@@ -109,7 +109,7 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     let cannot = || format!("cannot open ingest {reference:?}");
     let Begun { mut status, is_new } = locked.begin(&reference, total, inner.now())?;
     let facts = is_new.then(|| status.clone());
-    let algorithm = digest.as_ref().map_or(Algorithm::default(), Digest::algorithm);
+    let algorithm = digest.as_ref().map_or(algorithm, Digest::algorithm);
     let path = locked.dir.join(ingest::DATA);
     // A commit that was cut short may have taken the write bits away already.
     if !is_new {
@@ -136,21 +136,6 @@ pub(super) fn open(inner: Arc<Inner>, options: IngestOptions) -> Result<LocalWri
     let following = mark.following(&file);
     let core = Core { inner, locked, file, hashing, reserve, writeback, mark, reference, lease, facts };
     Ok(LocalWriter { status, phase: Phase::Idle(Box::new(core)), following, batch: Vec::new(), batch_len: 0 })
-}
-
-/// Hashes the whole file and leaves its position at the end.
-fn rehash(mut file: &File, algorithm: Algorithm) -> io::Result<Hasher> {
-    let mut hasher = Hasher::new(algorithm);
-    file.seek(SeekFrom::Start(0))?;
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 impl Core {
@@ -218,10 +203,10 @@ impl Core {
         Ok(())
     }
 
-    fn close(&self) -> Result<()> {
-        let cannot = || format!("cannot close ingest {:?}", self.reference);
-        if let Some(facts) = &self.facts {
-            self.locked.note(facts).context(cannot)?;
+    fn sync(&mut self) -> Result<()> {
+        let cannot = || format!("cannot make the progress of ingest {:?} durable", self.reference);
+        if let Some(facts) = self.facts.take() {
+            self.locked.note(&facts).context(cannot)?;
         }
         self.inner.durability.sync(&self.file).context(cannot)?;
         self.locked.touch(self.inner.now()).context(cannot)
@@ -487,12 +472,23 @@ impl Writer for LocalWriter {
         result
     }
 
+    async fn sync(&mut self) -> Result<bool> {
+        let mut core = self.take_core().await?;
+        let core = blocking::run(move || {
+            core.sync()?;
+            Ok(core)
+        })
+        .await?;
+        self.phase = Phase::Idle(core);
+        Ok(true)
+    }
+
     async fn close(&mut self) -> Result<()> {
-        let core = match self.take_core().await {
+        let mut core = match self.take_core().await {
             Ok(core) => core,
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => return Ok(()),
             Err(error) => return Err(error),
         };
-        blocking::run(move || core.close()).await
+        blocking::run(move || core.sync()).await
     }
 }

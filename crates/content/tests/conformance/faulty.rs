@@ -43,6 +43,7 @@ faults! {
     ProgressReadable => "progress-invisible",
     WritesAfterClose => "closed-writers-refuse",
     SecondCloseFails => "close-again",
+    SyncUnlocks => "sync-keeps-writer",
     OffsetAfterTruncate => "truncate-and-rewrite",
     TruncatesAnywhere => "truncate-to-zero-only",
     NeedsDigest => "commit-publishes",

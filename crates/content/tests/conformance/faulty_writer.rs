@@ -231,6 +231,14 @@ impl Writer for FaultyWriter {
         result
     }
 
+    async fn sync(&mut self) -> Result<bool> {
+        if self.has(Fault::SyncUnlocks) {
+            self.inner()?.close().await?;
+            return Ok(true);
+        }
+        self.inner()?.sync().await
+    }
+
     async fn close(&mut self) -> Result<()> {
         if self.is_closed && self.has(Fault::SecondCloseFails) && self.options.reference == "close" {
             return Err(Error::failed_precondition("closed"));

@@ -31,6 +31,7 @@ use super::{
     request_body::RequestBody,
     sendfile::{Lane, Socket},
     tls::Tls,
+    write_timeout::WriteTimeout,
 };
 
 const API_VERSION: (HeaderName, HeaderValue) =
@@ -108,6 +109,7 @@ pub async fn serve(
         tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
     }
     connections.shutdown().await;
+    registry.inner.parking.release_all();
     Ok(())
 }
 
@@ -145,7 +147,11 @@ impl Registry {
     }
 
     /// A connection that is a socket, to which the system sends files.
-    fn socket(&self, stream: TcpStream, peer: SocketAddr) -> http1::Connection<TokioIo<Socket>, Service> {
+    fn socket(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> http1::Connection<TokioIo<WriteTimeout<Socket>>, Service> {
         let socket = Socket::new(stream);
         let lane = socket.lane();
         self.connection(socket, Some(peer), lane)
@@ -156,7 +162,7 @@ impl Registry {
         io: IO,
         peer: Option<SocketAddr>,
         lane: Option<Lane>,
-    ) -> http1::Connection<TokioIo<IO>, Service>
+    ) -> http1::Connection<TokioIo<WriteTimeout<IO>>, Service>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -166,7 +172,7 @@ impl Registry {
             .max_header_size(MAX_HEAD_LEN)
             .max_buf_size(READ_LEN)
             .serve_connection(
-                TokioIo::new(io),
+                TokioIo::new(WriteTimeout::new(io, self.options().write_timeout)),
                 Service { registry: self.clone(), peer, lane, _open: Open::count(self) },
             )
     }
@@ -181,6 +187,7 @@ impl Registry {
         let mut access = Access::begin(&self, &head, peer);
         let mut body = RequestBody::new(&head, incoming, self.options().body_timeout);
         let answer = self.answer(&head, &mut body, &mut access).await;
+        let answer = answer.map(|reply| reply.unless_known(&head.headers));
         let mut response = answer.map_or_else(Refusal::into_response, Reply::into_response);
         body.settle().await;
         if let Some(metrics) = self.metrics() {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use wharf_content::{BlobReader, Digest};
 
@@ -81,7 +81,29 @@ impl Reply {
         self.with_value(header::CONTENT_LENGTH, HeaderValue::from(len))
     }
 
+    /// Leaves out what the client has already, which it says by the entity tag (304; RFC 9110, 13.1.2).
+    pub(super) fn unless_known(mut self, request: &HeaderMap) -> Self {
+        let headers = self.0.headers_mut();
+        if headers.get(header::ETAG).is_some_and(|etag| is_known(request, etag)) {
+            for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_TYPE] {
+                headers.remove(name);
+            }
+            *self.0.status_mut() = StatusCode::NOT_MODIFIED;
+            *self.0.body_mut() = Content::Empty;
+        }
+        self
+    }
+
     pub(super) fn into_response(self) -> Response<Content> {
         self.0
     }
+}
+
+/// Whether `If-None-Match` names the tag, weakly or not. No tag of ours has a comma.
+fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    let lists = request.get_all(header::IF_NONE_MATCH).iter();
+    lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).any(|tag| {
+        let tag = tag.trim_ascii();
+        tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes()
+    })
 }

@@ -92,12 +92,22 @@ pub(super) struct Push {
 /// How an upload begins.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// The bytes come later.
-    Empty,
+    /// The bytes come later, and their digest is to be one of this algorithm, or of another after all.
+    Empty(Algorithm),
     /// The bytes are in this request and hash to this.
     Whole(Digest),
     /// The bytes may be here already.
     Mount(Digest),
+}
+
+impl Start {
+    /// The algorithm of the digest that the bytes will have, as far as it is known.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Empty(algorithm) => *algorithm,
+            Self::Whole(digest) | Self::Mount(digest) => digest.algorithm(),
+        }
+    }
 }
 
 /// An upload in its repository.
@@ -301,15 +311,10 @@ impl<'a> Query<'a> {
             return Ok(Start::Whole(digest));
         }
         // The digest at the end says the same again; who would name one there that cannot be checked is told now.
-        if let Some(name) = self.one("digest-algorithm")
-            && Algorithm::from_name(name).is_none()
-        {
-            return Err(Refusal::bad(
-                Code::DigestInvalid,
-                "the parameter digest-algorithm is none that can be checked",
-            ));
-        }
-        Ok(Start::Empty)
+        let named = self.one("digest-algorithm").map_or(Some(Algorithm::default()), Algorithm::from_name);
+        named.map(Start::Empty).ok_or_else(|| {
+            Refusal::bad(Code::DigestInvalid, "the parameter digest-algorithm is none that can be checked")
+        })
     }
 
     fn page(&self) -> Result<Page, Refusal> {

@@ -1,15 +1,15 @@
 //! Uploads of blobs: begun, appended to, asked about, finished, cancelled ("Pushing blobs").
 //!
-//! An upload is an ingest of the store, so it outlives this process, and so does what was sent of a request that broke off. A writer
-//! is open during a request only. The digest is first known when an upload is finished; the store verifies it, and until then
-//! nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled.
+//! An upload is an ingest of the store, so it outlives this process, and so does what was sent of a request that broke off. Its writer
+//! stays open for a while after a request ([parking](super::parking)). The digest is first known when an upload is finished; the store
+//! verifies it, and until then nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled.
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, StatusCode, header, request::Parts};
 use wharf_content::{
-    CommitOptions, Digest, Error, ErrorKind, IngestOptions, Resource, Status, Writer, backoff::Backoff,
-    reading,
+    Algorithm, CommitOptions, Digest, Error, ErrorKind, IngestOptions, Ingester, Resource, Status, Writer,
+    backoff::Backoff, reading,
 };
 
 use super::{
@@ -51,10 +51,18 @@ impl Registry {
         let id = UploadId::random()
             .map_err(|error| Error::internal("the system has no randomness").with_source(error))?;
         let upload = Upload { repository: repository.clone(), id };
-        let mut writer = self.store().writer(self.ingest(&upload).await?).await?;
+        let algorithm = start.algorithm();
+        let options = self.ingest(&upload, algorithm).await?;
+        let lease = options.lease.clone();
+        let mut writer = self.store().writer(options).await?;
         let Start::Whole(digest) = start else {
-            // Dropped and not closed: there is nothing yet that would have to be durable.
-            drop(writer);
+            if algorithm == Algorithm::default() {
+                // Dropped and not closed: there is nothing yet that would have to be durable.
+                drop(writer);
+            } else {
+                // Who opens it next does not know the algorithm.
+                self.inner.parking.park(writer, lease).await?;
+            }
             return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
         };
         let outcome = match append(writer.as_mut(), body, &upload, head).await {
@@ -80,12 +88,12 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        let mut writer = self.open(upload).await?;
+        let (mut writer, lease) = self.open(upload, Algorithm::default()).await?;
         let outcome = append(writer.as_mut(), body, upload, head).await;
         let offset = writer.status().offset;
-        let closed = writer.close().await;
+        let parked = self.inner.parking.park(writer, lease).await;
         outcome?;
-        closed?;
+        parked?;
         Ok(progress(StatusCode::ACCEPTED, upload, offset))
     }
 
@@ -96,20 +104,21 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        let mut writer = self.open(upload).await?;
+        let (mut writer, lease) = self.open(upload, digest.algorithm()).await?;
         let outcome = match append(writer.as_mut(), body, upload, head).await {
             Ok(()) => self.commit(writer.as_mut(), upload, digest).await,
             refused => refused,
         };
         if outcome.is_err()
-            && let Err(error) = writer.close().await
+            && let Err(error) = self.inner.parking.park(writer, lease).await
         {
-            tracing::debug!(error = %error.report(), "an upload that failed cannot be closed");
+            tracing::debug!(error = %error.report(), "an upload that failed cannot be kept");
         }
         outcome.map(|()| created(&upload.repository, digest))
     }
 
     pub(super) async fn cancel_upload(&self, upload: &Upload) -> Result<Reply, Refusal> {
+        self.inner.parking.release(&upload.ingest());
         match self.store().abort(&upload.ingest()).await {
             Ok(()) => Ok(Reply::new(StatusCode::NO_CONTENT)),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::upload_unknown()),
@@ -125,15 +134,21 @@ impl Registry {
         }
     }
 
-    /// Opens an upload that is there, waiting a little while another request has it.
-    async fn open(&self, upload: &Upload) -> Result<Box<dyn Writer>, Refusal> {
+    /// Opens an upload that is there, waiting a little while another request has it, and tells under which lease. Where it was not kept open,
+    /// it is hashed by `algorithm` from now on.
+    async fn open(
+        &self,
+        upload: &Upload,
+        algorithm: Algorithm,
+    ) -> Result<(Box<dyn Writer>, Option<String>), Refusal> {
         // A writer would begin an ingest where there is none.
         let found = self.status(upload).await?;
-        let options = self.ingest(upload).await?;
+        let options = self.ingest(upload, algorithm).await?;
+        let lease = options.lease.clone();
         let began = Instant::now();
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         let writer = loop {
-            match self.store().writer(options.clone()).await {
+            match self.inner.parking.writer(options.clone()).await {
                 // Only who is told that it is taken waits so long and no longer: opening may itself take its time, as a collection does.
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     if began.elapsed() >= BUSY_WAIT {
@@ -150,7 +165,7 @@ impl Registry {
             self.forget(upload).await;
             return Err(Refusal::upload_unknown());
         }
-        Ok(writer)
+        Ok((writer, lease))
     }
 
     /// Removes what nobody can go on with.
@@ -162,9 +177,10 @@ impl Registry {
 
     /// How the ingest of an upload is opened: under the lease that is to hold the blob, and held by it, since a collection leaves nothing to
     /// be resumed that has no byte yet.
-    async fn ingest(&self, upload: &Upload) -> Result<IngestOptions, Refusal> {
+    async fn ingest(&self, upload: &Upload, algorithm: Algorithm) -> Result<IngestOptions, Refusal> {
         self.inner.keeper.hold(self.store(), Resource::Ingest(upload.ingest())).await?;
         let mut options = IngestOptions::new(upload.ingest());
+        options.algorithm = algorithm;
         options.lease = self.inner.keeper.lease(self.store()).await?;
         Ok(options)
     }
@@ -186,7 +202,7 @@ impl Registry {
 }
 
 fn busy() -> Refusal {
-    Refusal::busy("another request is at work on this upload")
+    Refusal::busy("another request is at work on this upload, or another registry keeps it open for a moment")
 }
 
 /// Appends the body at the end of the upload, which is where it must say that it belongs, if it says so.

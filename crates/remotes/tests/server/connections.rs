@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use wharf_content::{Digest, MemoryStore, filter::FilterSet};
+use wharf_content::{CommitOptions, Descriptor, Digest, MemoryStore, filter::FilterSet, write_blob};
 use wharf_remotes::server::{Registry, RegistryOptions};
 
 use crate::{
@@ -159,6 +159,42 @@ async fn shutdown_waits_for_requests_and_not_for_idle_connections() {
     assert_eq!(Answer::parse(&answer).header("range"), Some("0-9"));
     stopping.await.expect("stopped");
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// A client that asks for a blob and takes it in pieces of 64 KiB, with a pause before each; how many bytes came before the connection
+/// ended.
+async fn take(pauses: impl Iterator<Item = Duration>) -> usize {
+    let (store, blob) = (Arc::new(MemoryStore::new()), bytes(1024 * 1024));
+    let descriptor = Descriptor::of("x", &blob);
+    write_blob(store.as_ref(), "x", &descriptor, blob.into(), CommitOptions::default())
+        .await
+        .expect("writes");
+    let images = wharf_images::image_store(store.as_ref()).expect("records");
+    let options = RegistryOptions::default().with_write_timeout(Duration::from_secs(60));
+    let registry = Registry::with_options(store, images, options);
+    let (mut client, server) = tokio::io::duplex(64 * 1024);
+    let server = tokio::spawn(async move { registry.serve_connection(server).await });
+    let request =
+        format!("GET /v2/a/blobs/{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", descriptor.digest);
+    client.write_all(request.as_bytes()).await.expect("sent");
+    let (mut taken, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    for pause in pauses {
+        tokio::time::sleep(pause).await;
+        match client.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(read) => taken.extend_from_slice(&piece[..read]),
+        }
+    }
+    server.await.expect("no panic");
+    Answer::parse(&taken).body.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_is_let_go_and_who_is_slow_is_not() {
+    let (slow, silent) = (Duration::from_secs(59), Duration::from_secs(61));
+    assert_eq!(take(std::iter::repeat(slow)).await, 1024 * 1024);
+    let taken = take([slow, slow, silent].into_iter().chain(std::iter::repeat(slow))).await;
+    assert!((64 * 1024..1024 * 1024).contains(&taken), "{taken}");
 }
 
 #[tokio::test]

@@ -102,6 +102,47 @@ async fn ranges() {
 }
 
 #[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    each(async |site: &Site| {
+        let manifest = site.push_image("a", "x", b"layer").await;
+        let digest = Digest::sha256(&manifest);
+        for path in [
+            "/v2/a/manifests/x".to_owned(),
+            format!("/v2/a/manifests/{digest}"),
+            format!("/v2/a/blobs/{}", Digest::sha256(b"layer")),
+        ] {
+            let whole = site.get(&path).await;
+            let etag = whole.header("etag").expect("an entity tag");
+            let among = format!("\"other\" , W/{etag}");
+            for known in [etag, among.as_str(), "*"] {
+                for headers in
+                    [&[("If-None-Match", known)][..], &[("If-None-Match", known), ("Range", "bytes=1-2")]]
+                {
+                    for method in ["GET", "HEAD"] {
+                        let answer = site.send(method, &path, headers, b"").await;
+                        assert_eq!((answer.status, answer.body.len()), (304, 0), "{path}: {headers:?}");
+                        assert_eq!(answer.header("etag"), Some(etag));
+                        assert_eq!(
+                            answer.header("docker-content-digest"),
+                            whole.header("docker-content-digest")
+                        );
+                        assert_eq!(answer.header("content-length"), None);
+                    }
+                }
+            }
+            for other in ["\"other\"", "", digest.hex()] {
+                let answer = site.send("GET", &path, &[("If-None-Match", other)], b"").await;
+                assert_eq!((answer.status, answer.body), (200, whole.body.clone()), "{other}");
+            }
+        }
+        site.send("GET", "/v2/a/manifests/none", &[("If-None-Match", "*")], b"")
+            .await
+            .refuses(404, "MANIFEST_UNKNOWN");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn manifests_that_are_refused() {
     each(async |site: &Site| {
         let put = async |path: &str, media_type: &str, bytes: &[u8]| {

@@ -24,6 +24,7 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) images: Arc<dyn ImageStore>,
+    pub(crate) registry: Registry,
     records: Arc<Mutex<Vec<AccessRecord>>>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<wharf_content::Result<()>>,
@@ -49,8 +50,8 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(registry, listener, async { drop(stopped.await) }));
-        Self { address, store, images, records, stop: Some(stop), server }
+        let server = tokio::spawn(serve(registry.clone(), listener, async { drop(stopped.await) }));
+        Self { address, store, images, registry, records, stop: Some(stop), server }
     }
 
     /// A registry over an empty store in memory.
