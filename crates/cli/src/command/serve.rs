@@ -38,6 +38,7 @@ name that it has there. While the other registry does not answer, what is in the
 Examples:\n  wharf serve\n  wharf serve --proxy https://registry-1.docker.io\n  wharf serve --addr 0.0.0.0:5000 --tls-cert cert.pem --tls-key key.pem --htpasswd users\n  \
 wharf serve --read-only --allow-public --addr 0.0.0.0:5000"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 pub(crate) struct Serve {
     /// Address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
