@@ -12,6 +12,7 @@
 //!
 //! What the layer's digest is, and whether the stream is compressed, is for the caller: see [`wharf_images::layer`]. Nothing is synced.
 
+mod beneath;
 mod hide;
 mod implied;
 mod left_out;
@@ -40,22 +41,23 @@ use wharf_content::{Error, Result, ResultExt};
 pub(crate) use self::name::{Name, OPAQUE, WHITEOUT, components, shown};
 #[cfg(test)]
 pub(crate) use self::tree::LOOKS;
-pub use self::{
-    hide::Whiteouts,
-    left_out::{LeftOut, Omission},
-};
 pub(crate) use self::{
+    beneath::{Beneath, Seen},
     hide::names,
     implied::Implied,
     lower::Lower,
     node::OVERLAY,
-    tree::{IMPLIED_MODE, cannot, is_opaque, itself, times_of},
+    tree::{IMPLIED_MODE, cannot, is_opaque, itself, times_of, writable},
+};
+pub use self::{
+    hide::Whiteouts,
+    left_out::{LeftOut, Omission},
 };
 use self::{
     hide::{Written, remove},
     left_out::Omissions,
     node::Metadata,
-    tree::{Directory, Missing, Tree, writable},
+    tree::{Directory, Missing, Tree, absent},
 };
 use crate::untar::{Entry, Kind, TarReader};
 
@@ -78,7 +80,7 @@ pub enum Ownership {
 #[non_exhaustive]
 pub struct ApplyOptions {
     whiteouts: Whiteouts,
-    ownership: Ownership,
+    pub(crate) ownership: Ownership,
 }
 
 impl ApplyOptions {
@@ -146,6 +148,16 @@ pub fn apply(layer: impl Read, root: &Path, options: &ApplyOptions) -> Result<Ap
     apply_to(Tree::open(root)?, layer, options)
 }
 
+/// As [`apply`], of one layer alone, where links of the layers below lead as they would in a root that holds all layers.
+pub(crate) fn apply_above(
+    layer: impl Read,
+    root: &Path,
+    options: &ApplyOptions,
+    beneath: Box<dyn Beneath>,
+) -> Result<Applied> {
+    apply_to(Tree::open(root)?.above(beneath), layer, options)
+}
+
 /// As [`apply`], to the directory that is open, whatever its name is by now.
 pub(crate) fn apply_in(layer: impl Read, root: &impl AsFd, options: &ApplyOptions) -> Result<Applied> {
     apply_to(Tree::open_in(root)?, layer, options)
@@ -196,6 +208,7 @@ impl Apply {
 
     fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         self.applied.entries += 1;
+        self.tree.forget_followed();
         match Name::parse(&entry.name)? {
             Name::Nothing => Ok(()),
             Name::Root => self.root(entry),
@@ -212,6 +225,13 @@ impl Apply {
     fn make_directory(&mut self, path: &[&[u8]]) -> Result<Rc<Directory>> {
         let directory = self.reach(path, Missing::Make)?;
         directory.ok_or_else(|| Error::internal("a directory was neither found nor made"))
+    }
+
+    /// The directory in which something stands for what is below or hides it; `None` where there is nothing to be hidden.
+    fn directory_above(&mut self, path: &[&[u8]]) -> Result<Option<Rc<Directory>>> {
+        let missing =
+            if self.tree.is_above() { Missing::MakeAsBelow } else { self.options.whiteouts.missing() };
+        self.reach(path, missing)
     }
 
     /// A directory that something is to be changed in.
@@ -322,9 +342,7 @@ impl Apply {
             self.bring_up(target)?;
         }
         let (from, from_base) = self.tree.link_target(target)?;
-        let found = from.look(from_base)?.ok_or_else(|| {
-            Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)))
-        })?;
+        let found = from.look(from_base)?.ok_or_else(|| absent(target))?;
         if is_a_directory(&found) || self.is_whiteout(&found) {
             return Err(Error::invalid_argument(format!(
                 "a hard link to {}, which is no file",
@@ -343,7 +361,7 @@ impl Apply {
     }
 
     fn hide(&mut self, parent: &[&[u8]], base: &[u8]) -> Result<()> {
-        let Some(directory) = self.reach(parent, self.options.whiteouts.missing())? else { return Ok(()) };
+        let Some(directory) = self.directory_above(parent)? else { return Ok(()) };
         self.tree.forget();
         let inode = directory.inode;
         let is_left = writable(&directory, || self.written.hide(&*directory, inode, base))
@@ -364,7 +382,7 @@ impl Apply {
     }
 
     fn hide_all(&mut self, path: &[&[u8]]) -> Result<()> {
-        let Some(directory) = self.reach(path, self.options.whiteouts.missing())? else { return Ok(()) };
+        let Some(directory) = self.directory_above(path)? else { return Ok(()) };
         self.tree.forget();
         let name = path.join(&b'/');
         writable(&directory, || self.written.hide_all(&*directory))

@@ -11,11 +11,13 @@
 //! refers to it by the label [`LABEL`], or a lease does, and goes with a collection in which a [`LayerStore`] is a source. Only stores in a
 //! directory have layers.
 
+mod above;
 mod collect;
 mod idle;
 mod image_layers;
 mod inherit;
 mod lower;
+mod reach;
 mod staging;
 
 use std::{

@@ -2,6 +2,8 @@
 //! who runs the tests, and as root also with the image's owners.
 
 mod fixtures;
+#[path = "layer_store/links.rs"]
+mod links;
 
 use std::{
     fs,
@@ -17,8 +19,8 @@ use wharf_archive::{
     LayerStore, UnpackOptions, UnpackedLayers, Unpacker, apply::Ownership, layer_store, unpack_layers,
 };
 use wharf_content::{
-    BlobReader, Descriptor, Digest, ErrorKind, Labels, LeasedStore, LocalStore, Manager, Result,
-    follow::Follower, gc::CollectOptions, read_blob,
+    BlobReader, Descriptor, Digest, Labels, LeasedStore, LocalStore, Manager, Result, follow::Follower,
+    gc::CollectOptions, read_blob,
 };
 use wharf_images::{Flow, Handler, Image, collect_with, image_store, media_types as types};
 
@@ -283,34 +285,6 @@ async fn whiteouts_are_there_only_where_they_can_hide_something() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn layers_that_go_through_links_below_are_refused() {
-    for (top, what) in [
-        (Tar::new().file("lib/x", "x").bytes(), "a link"),
-        (Tar::new().file("lib/x", "x").dir("lib", 0o755).bytes(), "a link"),
-        (Tar::new().file("var/x/y", "y").bytes(), "no directory"),
-    ] {
-        let place = Place::new().await;
-        let image = place.image("a", vec![base(), top], None).await;
-        let error = place.unpack(&image.target, ownerships()[0]).await.expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-        let told = error.report();
-        assert!(
-            told.contains(what) && told.contains("sha256:") && told.contains("one over the other"),
-            "{told}"
-        );
-        assert_eq!(place.names(), [""; 0]);
-    }
-    // A directory in the place of the link, or what the link leads to, is what it says.
-    for top in
-        [Tar::new().dir("lib", 0o755).file("lib/x", "x").bytes(), Tar::new().file("usr/lib/x", "x").bytes()]
-    {
-        let place = Place::new().await;
-        let image = place.image("a", vec![base(), top], None).await;
-        place.unpack(&image.target, ownerships()[0]).await.expect("unpacks");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_leaves_nothing() {
     let other = Digest::sha256(b"other");
     let good = Digest::sha256(&base());
@@ -483,7 +457,7 @@ async fn what_is_linked_to_and_nowhere_below_is_refused() {
         (vec![base(), Tar::new().hard("x", "lib").bytes()], "no regular file"),
         (vec![base(), Tar::new().hard("x", "etc/deep").bytes()], "no regular file"),
         (vec![base(), Tar::new().hard("x", "var/x/y").bytes()], "not there"),
-        (vec![base(), Tar::new().link("l", "etc").hard("x", "l/old").bytes()], "below a link"),
+        (vec![base(), Tar::new().link("l", "var").hard("x", "l/old").bytes()], "not there"),
     ] {
         let place = Place::new().await;
         let image = place.image("a", layers, None).await;

@@ -188,6 +188,11 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
             "the disk or its file system failed, as the system's log may tell; where it works again, so does the same command",
         );
     }
+    if refused.raw_os_error() == Some(EFBIG) {
+        return Some(
+            "no file of this file system is so large: check what the image is for, or choose a place on another one",
+        );
+    }
     // The archive's errors are those of where it is written to or read from, the store's have a context of their own.
     let report = error.report();
     let is_read = report.starts_with("cannot read the archive");
@@ -214,6 +219,7 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
 const EIO: i32 = 5;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+const EFBIG: i32 = 27;
 
 /// What can be done, where there is something.
 fn hint(error: &Error) -> Option<Cow<'static, str>> {

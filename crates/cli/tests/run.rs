@@ -101,6 +101,28 @@ async fn signals_are_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_left_goes_when_its_runtime_has_ended() {
+    let wharf = with_image().await;
+    let script = "echo ready; read line; exit 0";
+    let arguments = ["run", "--runtime", &runtime(&wharf, script), "img:1"];
+    let mut child = command(&wharf, &arguments).spawn().expect("starts");
+    let input = child.stdin.take().expect("piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert_eq!(lines.next().expect("a line").expect("reads"), "ready");
+    child.kill().and_then(|()| child.wait()).expect("ends");
+    let run = || {
+        let done = command(&wharf, &arguments).stdin(Stdio::null()).output().expect("starts");
+        assert!(done.status.success(), "{done:?}");
+        left(&wharf)
+    };
+    // The runtime still waits for its input.
+    assert_eq!((left(&wharf), run()), (1, 1));
+    drop(input);
+    assert!(lines.next().is_none(), "it has ended");
+    assert_eq!(run(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_is_told() {
     let wharf = with_image().await;
     let run = |arguments: &[&str]| {

@@ -18,9 +18,9 @@ use wharf_content::{Error, ErrorKind, Result};
 
 use super::{
     Apply,
-    name::{components, shown},
+    name::components,
     node,
-    tree::{Missing, cannot, is_opaque},
+    tree::{Missing, absent, cannot, is_opaque},
     writable,
 };
 
@@ -62,27 +62,20 @@ impl Apply {
     /// Makes an empty file in the place of one of the layers below.
     ///
     /// # Errors
-    /// `FailedPrecondition` where this layer hides it, and where the way to it goes through links, which the layers below know nothing of.
+    /// `FailedPrecondition` where this layer hides it, and where it is known that they have no such directory.
     pub(super) fn bring_up(&mut self, target: &[u8]) -> Result<()> {
         let mut parent = components(target)?;
         let Some(base) = parent.pop() else { return Ok(()) };
-        let absent =
-            || Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)));
-        let directory = self.reach(&parent, Missing::MakeUnlessHidden)?.ok_or_else(absent)?;
-        if directory.path != parent.join(&b'/') {
-            return Err(Error::failed_precondition(format!(
-                "a hard link to {}, which is below a link and not in this layer",
-                shown(target)
-            )));
-        }
-        if self.is_cut_off(&parent).map_err(|error| cannot("find", target, error))? {
-            return Err(absent());
+        let missing = if self.tree.is_above() { Missing::MakeAsBelow } else { Missing::MakeUnlessHidden };
+        let directory = self.reach(&parent, missing)?.ok_or_else(|| absent(target))?;
+        if self.is_cut_off(&directory.path).map_err(|error| cannot("find", target, error))? {
+            return Err(absent(target));
         }
         let fd = writable(&directory, || node::file(&*directory, base, Mode::RUSR | Mode::WUSR))
             .map_err(|error| cannot("make the file", target, error))?;
         futimens(&fd, &self.lower.mark()).map_err(|error| cannot("set the times of", target, error))?;
         let inode = fstat(&fd).map_err(|error| cannot("look at", target, error))?.st_ino;
-        let path = [&parent[..], &[base]].concat().join(&b'/');
+        let path = directory.path_of(base);
         self.lower.len += path.len() + size_of::<(u64, Vec<u8>)>();
         self.lower.lower.paths.insert(inode, path);
         if self.lower.len > MAX_LEN {
@@ -93,14 +86,14 @@ impl Apply {
     }
 
     /// Whether a directory, or one on the way to it, shows nothing of the layers below.
-    fn is_cut_off(&mut self, path: &[&[u8]]) -> Result<bool, Errno> {
+    fn is_cut_off(&mut self, path: &[u8]) -> Result<bool, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at = openat(&*self.tree.root(), ".", flags, Mode::empty())?;
-        for part in path {
+        for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
             if is_opaque(&at) {
                 return Ok(true);
             }
-            at = openat(&at, *part, flags, Mode::empty())?;
+            at = openat(&at, part, flags, Mode::empty())?;
         }
         Ok(is_opaque(&at))
     }

@@ -63,9 +63,16 @@ pub(crate) fn components(name: &[u8]) -> Result<Vec<&[u8]>> {
     Ok(components)
 }
 
-/// A name as it may be shown.
+/// The most characters of a name that are shown. An error may name several, and each has up to thousands of bytes.
+const MAX_SHOWN: usize = 256;
+
+/// A name as it may be shown; a long one by its beginning and its length.
 pub(crate) fn shown(name: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(name))
+    let text = String::from_utf8_lossy(name);
+    match text.char_indices().nth(MAX_SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], name.len()),
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +81,14 @@ mod tests {
 
     fn node<'a>(parent: &[&'a str], base: &'a str) -> Name<'a> {
         Name::Node { parent: parent.iter().map(|part| part.as_bytes()).collect(), base: base.as_bytes() }
+    }
+
+    #[test]
+    fn long_names_are_cut_where_they_are_shown() {
+        let long = "ä".repeat(MAX_SHOWN);
+        assert_eq!(shown(long.as_bytes()), format!("{long:?}"));
+        assert_eq!(shown(format!("{long}bc").as_bytes()), format!("{long:?}… (514 bytes)"));
+        assert_eq!(shown(b"\n\xff"), "\"\\n\u{fffd}\"");
     }
 
     #[test]

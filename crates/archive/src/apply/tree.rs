@@ -20,7 +20,10 @@ use rustix::{
 };
 use wharf_content::{Error, Result};
 
-use super::name::{components, shown};
+use super::{
+    beneath::{Beneath, Seen},
+    name::{components, shown},
+};
 
 /// The most links on the way to one directory, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -95,6 +98,8 @@ pub(super) enum Missing {
     Make,
     /// As [`Missing::Make`], unless what may be missing is hidden: then it is not there.
     MakeUnlessHidden,
+    /// Those are made that the layers below have. What they have not either is not there.
+    MakeAsBelow,
     /// What is not there is not there.
     Leave,
 }
@@ -107,6 +112,10 @@ pub(super) struct Tree {
     has_openat2: bool,
     /// The attribute that hides what layers below have in a directory, where there are whiteouts for overlayfs.
     opaque: Option<&'static str>,
+    /// What the layers below show, where the root has one layer alone and they are known.
+    beneath: Option<Box<dyn Beneath>>,
+    /// Whether their links lead to directories that are open.
+    has_followed: bool,
     /// The directories that were made on the way since they were taken.
     made: Vec<Made>,
 }
@@ -137,13 +146,32 @@ impl Tree {
     }
 
     fn below(root: Directory) -> Self {
-        Self { root: Rc::new(root), open: HashMap::new(), has_openat2: true, opaque: None, made: Vec::new() }
+        Self {
+            root: Rc::new(root),
+            open: HashMap::new(),
+            has_openat2: true,
+            opaque: None,
+            beneath: None,
+            has_followed: false,
+            made: Vec::new(),
+        }
     }
 
     /// Takes devices of characters 0:0 for whiteouts. A directory in the place of one gets the attribute.
     pub(super) fn with_opaque(mut self, attribute: Option<&'static str>) -> Self {
         self.opaque = attribute;
         self
+    }
+
+    /// Takes the layers below for there where the root has nothing: what is reached through their links is where those lead.
+    pub(super) fn above(mut self, beneath: Box<dyn Beneath>) -> Self {
+        self.beneath = Some(beneath);
+        self
+    }
+
+    /// Whether it is known what the layers below have.
+    pub(super) fn is_above(&self) -> bool {
+        self.beneath.is_some()
     }
 
     /// Goes component by component, as on a kernel without `openat2`.
@@ -183,6 +211,13 @@ impl Tree {
         Ok(Some(directory))
     }
 
+    /// Forgets where directories are to which links of the layers below lead, since something may have been made in the place of one.
+    pub(super) fn forget_followed(&mut self) {
+        if std::mem::take(&mut self.has_followed) {
+            self.forget();
+        }
+    }
+
     /// Forgets where directories are, since something that may have been on the way to one is another thing now.
     pub(super) fn forget(&mut self) {
         self.open.clear();
@@ -216,8 +251,12 @@ impl Tree {
         let failed = |error| cannot("find the directory", &path.join(&b'/'), error);
         let mut left: VecDeque<Vec<u8>> = path.iter().map(|part| part.to_vec()).collect();
         let (mut links, mut was_whiteout) = (0, false);
-        // Whether something on the way shows nothing of the layers below: what is made from there on does not change that.
-        let mut hides = None;
+        if let Some(beneath) = &mut self.beneath {
+            beneath.begin();
+        }
+        // Whether the root, and each on the way, hides what is below, where that matters.
+        let asks = self.beneath.is_some() || missing == Missing::MakeUnlessHidden;
+        let mut hides = vec![asks && is_opaque(&self.root.fd)];
         // The way from the root, which is left out, and the names on it.
         let mut way: Vec<OwnedFd> = Vec::new();
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -225,9 +264,10 @@ impl Tree {
             match &part[..] {
                 b"" | b"." => continue,
                 b".." => {
-                    way.pop();
-                    names.pop();
-                    hides = None;
+                    if way.pop().is_some() {
+                        names.pop();
+                        hides.pop();
+                    }
                     continue;
                 }
                 _ => {}
@@ -242,12 +282,32 @@ impl Tree {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = match writable(at, || openat(at, &part[..], flags, Mode::empty())) {
                 Ok(fd) => fd,
-                Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
                 Err(Errno::NOENT) => {
-                    if missing == Missing::MakeUnlessHidden
-                        && *hides.get_or_insert_with(|| is_opaque(&self.root.fd) || way.iter().any(is_opaque))
-                    {
-                        return Ok(None);
+                    let is_hidden = was_whiteout || hides.last() == Some(&true);
+                    let seen = match &mut self.beneath {
+                        Some(beneath) if !is_hidden => beneath.look(&names, &part).map_err(failed)?,
+                        _ => Seen::Nothing,
+                    };
+                    match (seen, missing) {
+                        (Seen::Link(target), _) => {
+                            self.has_followed = true;
+                            links += 1;
+                            if links > MAX_LINKS {
+                                return Err(failed(Errno::LOOP));
+                            }
+                            if follow(&target, &mut left) {
+                                way.clear();
+                                names.clear();
+                                hides.truncate(1);
+                            }
+                            continue;
+                        }
+                        (_, Missing::Leave) | (Seen::Nothing | Seen::Other, Missing::MakeAsBelow) => {
+                            return Ok(None);
+                        }
+                        (_, Missing::MakeUnlessHidden) if is_hidden => return Ok(None),
+                        (Seen::Other, _) => return Err(is_no_directory(&part, path)),
+                        (Seen::Nothing | Seen::Directory, _) => {}
                     }
                     let (fd, inode) = writable(at, || make(at, &part)).map_err(failed)?;
                     if was_whiteout && let Some(attribute) = self.opaque {
@@ -263,6 +323,8 @@ impl Tree {
             let stat = fstat(&fd).map_err(failed)?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
+                    let is_hidden = hides.last() == Some(&true);
+                    hides.push(is_hidden || (asks && is_opaque(&fd)));
                     way.push(fd);
                     names.push(part);
                 }
@@ -272,31 +334,23 @@ impl Tree {
                         return Err(failed(Errno::LOOP));
                     }
                     let target = readlinkat(&fd, "", Vec::new()).map_err(failed)?.into_bytes();
-                    if target.starts_with(b"/") {
+                    if follow(&target, &mut left) {
                         way.clear();
                         names.clear();
-                        hides = None;
-                    }
-                    for part in target.split(|byte| *byte == b'/').rev() {
-                        left.push_front(part.to_vec());
+                        hides.truncate(1);
                     }
                 }
                 _ if missing == Missing::Leave => return Ok(None),
                 FileType::CharacterDevice if stat.st_rdev == 0 && self.opaque.is_some() => {
-                    if missing == Missing::MakeUnlessHidden {
+                    if missing != Missing::Make {
                         return Ok(None);
                     }
                     unlinkat(at, &part[..], AtFlags::empty()).map_err(failed)?;
                     was_whiteout = true;
                     left.push_front(part);
                 }
-                _ => {
-                    return Err(Error::failed_precondition(format!(
-                        "{} is no directory, and something is to be in it: {}",
-                        shown(&part),
-                        shown(&path.join(&b'/'))
-                    )));
-                }
+                _ if missing == Missing::MakeAsBelow => return Ok(None),
+                _ => return Err(is_no_directory(&part, path)),
             }
         }
         let fd = match way.pop() {
@@ -317,11 +371,30 @@ impl Tree {
             .pop()
             .ok_or_else(|| Error::invalid_argument("a hard link to the root, which can have none"))?;
         let directory = self.directory(&parent, Missing::Leave)?;
-        let directory = directory.ok_or_else(|| {
-            Error::failed_precondition(format!("a hard link to {}, which is not there", shown(name)))
-        })?;
+        let directory = directory.ok_or_else(|| absent(name))?;
         Ok((directory, base))
     }
+}
+
+/// The error of a hard link to what is not there.
+pub(super) fn absent(target: &[u8]) -> Error {
+    Error::failed_precondition(format!("a hard link to {}, which is not there", shown(target)))
+}
+
+/// Puts where a link leads before what is left of a path. Says whether that begins at the root.
+fn follow(target: &[u8], left: &mut VecDeque<Vec<u8>>) -> bool {
+    for part in target.split(|byte| *byte == b'/').rev() {
+        left.push_front(part.to_vec());
+    }
+    target.starts_with(b"/")
+}
+
+fn is_no_directory(part: &[u8], path: &[&[u8]]) -> Error {
+    Error::failed_precondition(format!(
+        "{} is no directory, and something is to be in it: {}",
+        shown(part),
+        shown(&path.join(&b'/'))
+    ))
 }
 
 /// The times of something that is there.
@@ -350,7 +423,7 @@ fn make(at: &OwnedFd, part: &[u8]) -> Result<(OwnedFd, u64), Errno> {
 }
 
 /// Does something in a directory that its owner may not write to, or not even look into: a user who is not root may change that for a moment.
-pub(super) fn writable<T>(
+pub(crate) fn writable<T>(
     directory: &impl AsFd,
     mut change: impl FnMut() -> Result<T, Errno>,
 ) -> Result<T, Errno> {

@@ -60,7 +60,8 @@ impl Accounts {
                 if what == "user" { "passwd" } else { "group" }
             ))
         };
-        let id = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let id = |text: &str| text.parse().ok().filter(|id: &u32| is_number(text) && *id != u32::MAX);
         let user = if user.is_empty() { "0" } else { user };
         // name:password:uid:gid:comment:home:shell. A name may be a number, too.
         let lines = || self.passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
@@ -193,7 +194,7 @@ mod tests {
             let user = accounts.user(text).expect(text);
             assert_eq!((user.uid, user.gid, &user.additional[..]), (uid, gid, additional), "{text:?}");
         }
-        for bad in ["nobody", "-1", "4294967295", "app:nobody", "bad", "short", "1.5"] {
+        for bad in ["nobody", "-1", "4294967295", "app:nobody", "bad", "short", "1.5", "+100", "100:+5"] {
             assert!(accounts.user(bad).is_err(), "{bad:?}");
         }
     }

@@ -6,16 +6,16 @@
 
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fstat, openat, statat, unlinkat, utimensat},
-    io::Errno,
+    fs::{AtFlags, CWD, Dir, FileType, fstat, statat, unlinkat, utimensat},
+    io::{Errno, fcntl_dupfd_cloexec},
 };
 use wharf_content::Result;
 
-use super::inherit::{Found, Root, find};
-use crate::apply::{cannot, is_opaque, itself, times_of};
-
-/// The longest path that the kernel takes, with a zero byte behind it. What links led into may be deeper.
-const MAX_PATH_LEN: usize = 4096;
+use super::{
+    inherit::{Found, Root, find},
+    reach::reach,
+};
+use crate::apply::{cannot, is_opaque, itself, times_of, writable};
 
 /// Removes the whiteouts in directories of which the layers below show nothing; `below` has the lowest first. The root is left as it is:
 /// roots are always merged.
@@ -45,17 +45,10 @@ fn directory(
     is_cut_off: bool,
 ) -> Result<(Vec<Vec<u8>>, bool), Errno> {
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut fd = openat(layer.fd(), ".", flags, Mode::empty())?;
-    // They were found to be directories, and nobody else is at work here.
-    let at_once = if path.len() < MAX_PATH_LEN { parts.len().max(1) } else { MAX_PATH_LEN / 256 };
-    for some in parts.chunks(at_once) {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fd = openat(&fd, some.join(&b'/'), flags, Mode::empty())?;
-    }
+    let fd = reach(layer.fd(), &parts)?;
     let is_cut_off = is_cut_off || is_opaque(&fd);
     let (mut inner, mut devices) = (Vec::new(), Vec::new());
-    for entry in Dir::read_from(openat(&fd, ".", flags, Mode::empty())?)? {
+    for entry in Dir::new(fcntl_dupfd_cloexec(&fd, 0)?)? {
         let entry = entry?;
         let base = entry.file_name().to_bytes();
         if matches!(base, b"." | b"..") {
@@ -63,7 +56,8 @@ fn directory(
         }
         let kind = match entry.file_type() {
             FileType::Unknown => {
-                FileType::from_raw_mode(statat(&fd, base, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+                let stat = writable(&fd, || statat(&fd, base, AtFlags::SYMLINK_NOFOLLOW))?;
+                FileType::from_raw_mode(stat.st_mode)
             }
             kind => kind,
         };
@@ -83,26 +77,13 @@ fn directory(
 /// Removes those devices that are whiteouts. The directory keeps its time.
 fn remove_whiteouts(directory: &OwnedFd, devices: &[Vec<u8>]) -> Result<(), Errno> {
     let stat = fstat(directory)?;
-    let path = itself(directory);
-    let mut is_opened = false;
     for base in devices {
-        if statat(directory, base, AtFlags::SYMLINK_NOFOLLOW)?.st_rdev != 0 {
-            continue;
-        }
-        match unlinkat(directory, base, AtFlags::empty()) {
-            // A directory that its owner may not write to, who is not root.
-            Err(Errno::ACCESS) => {
-                chmodat(CWD, &*path, Mode::RWXU, AtFlags::empty())?;
-                is_opened = true;
-                unlinkat(directory, base, AtFlags::empty())?;
-            }
-            removed => removed?,
-        }
+        writable(directory, || match statat(directory, base, AtFlags::SYMLINK_NOFOLLOW)?.st_rdev {
+            0 => unlinkat(directory, base, AtFlags::empty()),
+            _ => Ok(()),
+        })?;
     }
-    if is_opened {
-        chmodat(CWD, &*path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
-    }
-    utimensat(CWD, &*path, &times_of(&stat), AtFlags::empty())
+    utimensat(CWD, &*itself(directory), &times_of(&stat), AtFlags::empty())
 }
 
 #[cfg(test)]
@@ -123,19 +104,5 @@ mod tests {
         LOOKS.set(0);
         drop_idle_whiteouts(&root, &[]).expect("goes through it");
         assert_eq!(LOOKS.get(), 401, "each directory and the root once");
-    }
-
-    /// A path that is longer than the kernel takes: names of 255 bytes and short ones.
-    #[test]
-    fn directories_are_reached_however_long_their_path_is() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut at = openat(CWD, dir.path(), OFlags::PATH, Mode::empty()).expect("opens");
-        let long = "l".repeat(255);
-        for part in (0..40).map(|number| if number % 7 == 3 { "s" } else { &long }) {
-            rustix::fs::mkdirat(&at, part, Mode::RWXU).expect("makes");
-            at = openat(&at, part, OFlags::PATH, Mode::empty()).expect("opens");
-        }
-        let root = Root::open(dir.path()).expect("opens");
-        drop_idle_whiteouts(&root, &[]).expect("goes through it");
     }
 }

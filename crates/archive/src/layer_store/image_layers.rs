@@ -3,6 +3,7 @@
 //! ```text
 //! config ─> diff ids ─> chain ids ─> held by a lease ─> which are there?
 //! each that is not:   blob ─> [digest] ─> unwrap ─> [diff id] ─> apply ─> staging          as many at once as there are processors
+//! each that goes through links of those below:  once more, with them in sight (`above.rs`)
 //! all:                inherit from below ─> one sync ─> rename, lowest first ─> label on the config
 //! ```
 
@@ -16,8 +17,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 use wharf_content::{
-    BlobReader, Descriptor, Digest, Error, Labels, LeasedStore, Manager, Provider, Result, ResultExt, Store,
-    blocking, read_blob,
+    BlobReader, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Manager, Provider, Result,
+    ResultExt, Store, blocking, read_blob,
 };
 use wharf_images::{
     diff_id::{LABEL_UNCOMPRESSED, chain_ids},
@@ -28,6 +29,7 @@ use wharf_images::{
 
 use super::{
     Kind, LABEL, LayerStore, RECORD, Record,
+    above::Again,
     idle::drop_idle_whiteouts,
     inherit::{Inherited, Root, inherit},
     lower::fill,
@@ -35,7 +37,7 @@ use super::{
     staging::Staging,
 };
 use crate::{
-    apply::{Applied, ApplyOptions, LeftOut, apply},
+    apply::{Applied, ApplyOptions, Beneath, LeftOut, Ownership, apply, apply_above},
     unpack::{
         Awaited, UnpackOptions, add_left_out,
         ahead::{Ahead, Buffers, Job},
@@ -87,7 +89,7 @@ impl UnpackedLayers {
 /// # Errors
 /// `NotImplemented` for a store that is in no directory; `NotFound` when the image has no fitting platform or parts of it are missing;
 /// `FailedPrecondition` for a blob or a layer with another digest, a config whose diff ids are not as many as the layers, and a layer that
-/// goes through links of those below; those of [`apply`] and [`wharf_images::layer::unwrap`].
+/// has something below what is no directory; those of [`apply`] and [`wharf_images::layer::unwrap`].
 ///
 /// # Cancellation
 /// No layer is there that was not there before. What was made is removed soon after, or by the next unpack.
@@ -127,7 +129,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug)]
 pub(crate) struct Planned {
     pub(crate) layer: Descriptor,
-    diff_id: Digest,
+    pub(super) diff_id: Digest,
     pub(crate) chain_id: Digest,
     parent: Option<Digest>,
     pub(crate) is_there: bool,
@@ -139,6 +141,8 @@ pub(crate) struct Staged {
     chain_id: Digest,
     staging: Staging,
     applied: Applied,
+    /// Whether it was applied with the layers below in sight.
+    is_above: bool,
 }
 
 /// Unpacks layers into a store.
@@ -240,7 +244,7 @@ impl Stager {
         let staged = blocking::run(move || {
             let options =
                 ApplyOptions::new().with_ownership(ownership).with_whiteouts(Kind::of(ownership).whiteouts());
-            stage(&layers, owned, job, &options, Kind::of(ownership), &waiting)
+            stage(&layers, owned, job, &options, &waiting, None)
         })
         .await
         .context(|| cannot_unpack(planned));
@@ -250,10 +254,19 @@ impl Stager {
 
     /// Puts what was staged into its place, when all layers of the image are there and on the disk, and has the config keep them.
     pub(crate) async fn publish(&self, plan: Plan, staged: Vec<Staged>) -> Result<UnpackedLayers> {
-        let (layers, ownership) = (self.layers.clone(), self.options.ownership);
+        let layers = self.layers.clone();
+        let awaited = Arc::new(());
+        let again = Again {
+            store: Arc::clone(&self.store),
+            options: self.options.clone(),
+            runtime: Handle::current(),
+            waiting: Arc::downgrade(&awaited),
+        };
         let config = plan.config.clone();
         let fresh: Vec<_> = plan.layers.iter().filter(|planned| !planned.is_there).cloned().collect();
-        let unpacked = blocking::run(move || publish(&layers, &plan, staged, ownership)).await?;
+        let unpacked = blocking::run(move || publish(&layers, &plan, staged, &again)).await;
+        drop(awaited);
+        let unpacked = unpacked?;
         if let Some(chain_id) = unpacked.chain_id() {
             let labels = Labels::from([(LABEL.to_owned(), chain_id.to_string())]);
             self.store.update(&config.digest, &labels, &[&format!("labels.{LABEL}")]).await?;
@@ -274,33 +287,65 @@ fn cannot_unpack(planned: &Planned) -> String {
     format!("cannot unpack layer {} ({})", planned.layer.digest, planned.layer.media_type)
 }
 
-fn stage(
+/// Unpacks one layer beside its place: by itself, `above` what is below if that is given.
+pub(super) fn stage(
     layers: &LayerStore,
     planned: Planned,
     job: Job,
     options: &ApplyOptions,
-    kind: Kind,
     waiting: &Weak<()>,
+    above: Option<Box<dyn Beneath>>,
 ) -> Result<Staged> {
     let staging = Staging::begin(&layers.directory)?;
     let root = staging.path().join("fs");
     make_root(&root)?;
     let mut early = EarlySync::of(&root);
-    let applied = apply(Awaited { stream: Ahead::start(job)?, waiting, early: &mut early }, &root, options)?;
-    let record = Record { diff_id: planned.diff_id, parent: planned.parent, kind };
+    let stream = Awaited { stream: Ahead::start(job)?, waiting, early: &mut early };
+    let is_above = above.is_some();
+    let applied = match above {
+        None => apply(stream, &root, options)?,
+        Some(beneath) => apply_above(stream, &root, options, beneath)?,
+    };
+    let record =
+        Record { diff_id: planned.diff_id, parent: planned.parent, kind: Kind::of(options.ownership) };
     let text = serde_json::to_vec(&record)
         .map_err(|error| Error::internal("a layer's record cannot be written").with_source(error))?;
     let path = staging.path().join(RECORD);
     fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
-    Ok(Staged { chain_id: planned.chain_id, staging, applied })
+    Ok(Staged { chain_id: planned.chain_id, staging, applied, is_above })
+}
+
+/// A layer that took from those below what it needs.
+struct Complete {
+    staging: Staging,
+    root: Root,
+    unpacked: UnpackedLayers,
+}
+
+/// Has a layer take from those below what it needs.
+///
+/// # Errors
+/// `FailedPrecondition` where it has something in what is no directory below, or links to what is not there.
+fn complete(staged: Staged, below: &[Root], ownership: Ownership) -> Result<Complete> {
+    let Staged { staging, applied, is_above, .. } = staged;
+    let root = Root::open(&staging.path().join("fs"))?;
+    let Applied { entries, bytes, left_out, implied, described, describes_root, hides, lower } = applied;
+    let taken = Inherited { implied, described, describes_root, is_above };
+    fill(&root, lower, below, ownership).and_then(|()| inherit(&root, &taken, below, ownership))?;
+    if hides {
+        drop_idle_whiteouts(&root, below)?;
+    }
+    let unpacked = UnpackedLayers { layers: Vec::new(), entries, bytes, left_out };
+    Ok(Complete { staging, root, unpacked })
 }
 
 fn publish(
     layers: &LayerStore,
     plan: &Plan,
     mut staged: Vec<Staged>,
-    ownership: crate::apply::Ownership,
+    again: &Again,
 ) -> Result<UnpackedLayers> {
+    let ownership = again.options.ownership;
     let mut unpacked = UnpackedLayers::default();
     let mut roots: Vec<Root> = Vec::with_capacity(plan.layers.len());
     let mut ready = Vec::with_capacity(staged.len());
@@ -309,22 +354,20 @@ fn publish(
         let directory = layers.directory(&planned.chain_id);
         match at.map(|at| staged.swap_remove(at)) {
             None => roots.push(Root::open(&directory)?),
-            Some(Staged { staging, applied, .. }) => {
-                let root = Root::open(&staging.path().join("fs"))?;
-                let Applied { entries, bytes, left_out, implied, described, describes_root, hides, lower } =
-                    applied;
-                let taken = Inherited { implied, described, describes_root };
-                fill(&root, lower, &roots, ownership)
-                    .and_then(|()| inherit(&root, &taken, &roots, ownership))
-                    .context(|| format!("cannot unpack layer {} by itself", planned.layer.digest))?;
-                if hides {
-                    drop_idle_whiteouts(&root, &roots)?;
+            Some(one) => {
+                let done = match complete(one, &roots, ownership) {
+                    // Applied by itself it meant something else than above those below.
+                    Err(error) if error.kind() == ErrorKind::FailedPrecondition => again
+                        .stage(layers, planned, &roots)
+                        .and_then(|staged| complete(staged, &roots, ownership)),
+                    done => done,
                 }
-                roots.push(root);
-                unpacked.entries += entries;
-                unpacked.bytes += bytes;
-                add_left_out(&mut unpacked.left_out, left_out);
-                ready.push((staging, layers.place(&planned.chain_id)));
+                .context(|| cannot_unpack(planned))?;
+                roots.push(done.root);
+                unpacked.entries += done.unpacked.entries;
+                unpacked.bytes += done.unpacked.bytes;
+                add_left_out(&mut unpacked.left_out, done.unpacked.left_out);
+                ready.push((done.staging, layers.place(&planned.chain_id)));
             }
         }
         unpacked.layers.push(UnpackedLayer {

@@ -2,6 +2,7 @@
 //! and does not describe (containerd: `pkg/archive/tar.go`, `mkparent`).
 //!
 //! The layers below are looked at as overlayfs shows them: upper before lower, whiteouts and opaque directories hide. Nothing follows a link.
+//! Where one of those is in the place of such a directory, the layer is to be applied once more (`layer_store/above.rs`).
 
 use std::{collections::HashSet, path::Path};
 
@@ -28,6 +29,11 @@ impl Root {
             .map_err(|error| Error::io(format!("cannot open the directory {}", path.display()), error.into()))
     }
 
+    /// Opens it once more.
+    pub(super) fn again(&self) -> Result<Self, Errno> {
+        openat(&self.0, ".", DIRECTORY, Mode::empty()).map(Self)
+    }
+
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.0
     }
@@ -40,12 +46,15 @@ pub(crate) struct Inherited {
     /// Those that it describes after all, by inode.
     pub(crate) described: HashSet<u64>,
     pub(crate) describes_root: bool,
+    /// Whether it was applied with what is below in sight, so that nothing of it is in the place of a link.
+    pub(crate) is_above: bool,
 }
 
 /// Gives a layer's directories what those below say; `below` has the lowest first, each with what it takes itself.
 ///
 /// # Errors
-/// `FailedPrecondition` where what is a directory here is a link or a file below: applied one over the other, the layers mean something else.
+/// `FailedPrecondition` where what is a directory here is a link or a file below, and the layer was applied without looking at those: applied one
+/// over the other, the layers mean something else.
 pub(crate) fn inherit(layer: &Root, taken: &Inherited, below: &[Root], ownership: Ownership) -> Result<()> {
     // Those that were looked at: many entries need the same ones.
     let mut done: HashSet<&[u8]> = HashSet::new();
@@ -71,20 +80,19 @@ fn descend<'a>(
     done: &mut HashSet<&'a [u8]>,
 ) -> Result<Result<()>, Errno> {
     let count = implied.path.split(|byte| *byte == b'/').count();
-    let mut own = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
+    // `None` from where nothing of what is below is seen, or what the layer has since replaced is no directory any more.
+    let mut own = Some(openat(&layer.0, ".", DIRECTORY, Mode::empty())?);
     let mut below = Below::of(below)?;
     let mut end = 0;
     for (at, part) in implied.path.split(|byte| *byte == b'/').enumerate() {
         end += part.len() + usize::from(at > 0);
-        // Nothing of what is below is seen from here on.
-        if is_opaque(&own) {
-            return Ok(Ok(()));
-        }
-        own = match openat(&own, part, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => fd,
-            // What the layer has since replaced is no directory any more.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Ok(())),
-            Err(error) => return Err(error),
+        own = match own.filter(|own| !is_opaque(own)) {
+            None => None,
+            Some(own) => match openat(&own, part, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+                Ok(fd) => Some(fd),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                Err(error) => return Err(error),
+            },
         };
         below.enter(part)?;
         let Some(found) = below.shown.first() else { return Ok(Ok(())) };
@@ -94,15 +102,18 @@ fn descend<'a>(
         }
         match found {
             Shown::Directory { fd, .. } => {
-                if !taken.described.contains(&fstat(&own)?.st_ino) {
-                    copy(fd, &own, ownership)?;
+                if let Some(own) = &own
+                    && !taken.described.contains(&fstat(own)?.st_ino)
+                {
+                    copy(fd, own, ownership)?;
                 }
             }
+            // An entry has put a directory into its place.
+            Shown::Other { depth, .. } if taken.is_above || *depth <= at => return Ok(Ok(())),
             Shown::Other { kind, .. } => {
                 let what = if *kind == FileType::Symlink { "a link" } else { "no directory" };
                 return Ok(Err(Error::failed_precondition(format!(
-                    "it has something in {}, which is {what} in the layers below: such layers can only be unpacked one over the other, \
-                     into a directory of their own",
+                    "it has something in {}, which is {what} in the layers below",
                     shown(path)
                 ))));
             }
@@ -137,14 +148,16 @@ pub(super) fn find(below: &[Root], parts: &[&[u8]]) -> Result<Found, Errno> {
 }
 
 /// The layers below on the way down a path.
-struct Below {
+#[derive(Debug)]
+pub(super) struct Below {
     /// What they show there, the topmost first, as far as it is not hidden: the first is what is seen, and those after it may have what it has
     /// not.
     shown: Vec<Shown>,
     depth: usize,
 }
 
-enum Shown {
+#[derive(Debug)]
+pub(super) enum Shown {
     Directory {
         fd: OwnedFd,
         /// Whether it shows nothing of those after it.
@@ -160,7 +173,7 @@ enum Shown {
 }
 
 impl Below {
-    fn of(below: &[Root]) -> Result<Self, Errno> {
+    pub(super) fn of(below: &[Root]) -> Result<Self, Errno> {
         let mut shown = Vec::new();
         for layer in below.iter().rev() {
             let fd = openat(&layer.0, ".", DIRECTORY, Mode::empty())?;
@@ -173,40 +186,50 @@ impl Below {
         Ok(Self { shown, depth: 0 })
     }
 
-    fn enter(&mut self, part: &[u8]) -> Result<(), Errno> {
-        self.depth += 1;
-        for above in std::mem::take(&mut self.shown) {
-            let Shown::Directory { fd, hides } = above else {
-                self.shown.push(above);
-                break;
-            };
+    /// What is seen here.
+    pub(super) fn seen(&self) -> Option<&Shown> {
+        self.shown.first()
+    }
+
+    /// Goes one name further down.
+    pub(super) fn enter(&mut self, part: &[u8]) -> Result<(), Errno> {
+        if let Some(Shown::Other { .. }) = self.shown.first() {
+            return Ok(());
+        }
+        *self = self.inside(part)?;
+        Ok(())
+    }
+
+    /// What they show in a directory under a name.
+    pub(super) fn inside(&self, part: &[u8]) -> Result<Self, Errno> {
+        let mut inside = Self { shown: Vec::new(), depth: self.depth + 1 };
+        for above in &self.shown {
+            let Shown::Directory { fd, hides } = above else { break };
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = match openat(&fd, part, flags, Mode::empty()) {
+            let fd = match openat(fd, part, flags, Mode::empty()) {
                 Ok(fd) => fd,
-                Err(Errno::NOENT) if hides => break,
+                Err(Errno::NOENT) if *hides => break,
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error),
             };
             let stat = fstat(&fd)?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let hides = hides || is_opaque(&fd);
-                    self.shown.push(Shown::Directory { fd, hides });
+                    let hides = *hides || is_opaque(&fd);
+                    inside.shown.push(Shown::Directory { fd, hides });
                     if hides {
                         break;
                     }
                 }
                 FileType::CharacterDevice if stat.st_rdev == 0 => break,
                 kind => {
-                    // A directory above shows nothing of it.
-                    if self.shown.is_empty() {
-                        self.shown.push(Shown::Other { kind, fd, depth: self.depth });
-                    }
+                    // What is below a file or a link is hidden by it, and nothing of a directory above it is in it.
+                    inside.shown.push(Shown::Other { kind, fd, depth: inside.depth });
                     break;
                 }
             }
         }
-        Ok(())
+        Ok(inside)
     }
 }
 
@@ -265,7 +288,7 @@ mod tests {
         let [below, layer] =
             ["below", "layer"].map(|name| Root::open(&dir.path().join(name)).expect("opens"));
         let implied = vec![Implied { path: path.clone().into_bytes(), made: DEPTH }];
-        let taken = Inherited { implied, described: HashSet::new(), describes_root: true };
+        let taken = Inherited { implied, described: HashSet::new(), describes_root: true, is_above: false };
         LOOKS.set(0);
         inherit(&layer, &taken, &[below], Ownership::User).expect("completes");
         let mode = fs::metadata(dir.path().join("layer").join(&path)).expect("stat").permissions().mode();

@@ -5,13 +5,16 @@ use std::{fs::File, io};
 
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
-    io::Errno,
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat},
+    io::{Errno, fcntl_dupfd_cloexec},
 };
 use wharf_content::{Error, Result};
 
-use super::inherit::{Found, Root, copy, find};
-use crate::apply::{Lower, Ownership, cannot, itself, shown};
+use super::{
+    inherit::{Found, Root, copy, find},
+    reach::reach,
+};
+use crate::apply::{Lower, Ownership, cannot, itself, shown, writable};
 
 /// Fills the files of a layer that stand for those below; `below` has the lowest first, each filled itself.
 ///
@@ -22,11 +25,13 @@ pub(super) fn fill(layer: &Root, mut lower: Lower, below: &[Root], ownership: Ow
         return Ok(());
     }
     // They may have other names by now, or none: each is looked for by what it is.
-    let mut left = vec![b".".to_vec()];
+    let mut left = vec![Vec::new()];
     while let Some(path) = left.pop() {
         let failed = |error| cannot("read the directory", &path, error);
-        let directory = open(layer.fd(), &path[..]).map_err(failed)?;
-        for entry in Dir::read_from(&directory).map_err(failed)? {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        let directory = reach(layer.fd(), &parts).map_err(failed)?;
+        let entries = fcntl_dupfd_cloexec(&directory, 0).and_then(Dir::new).map_err(failed)?;
+        for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
@@ -35,7 +40,7 @@ pub(super) fn fill(layer: &Root, mut lower: Lower, below: &[Root], ownership: Ow
             let kind = match entry.file_type() {
                 // Not every file system tells.
                 FileType::Unknown => {
-                    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                    let stat = look(&directory, name).map_err(failed)?;
                     FileType::from_raw_mode(stat.st_mode)
                 }
                 kind => kind,
@@ -44,7 +49,8 @@ pub(super) fn fill(layer: &Root, mut lower: Lower, below: &[Root], ownership: Ow
                 left.push([&path[..], b"/", name].concat());
             } else if kind == FileType::RegularFile
                 && let Some(wanted) = lower.paths.remove(&entry.ino())
-                && let Some(target) = unfilled(&directory, name, lower.mark).map_err(failed)?
+                && let Some(target) =
+                    writable(&directory, || unfilled(&directory, name, lower.mark)).map_err(failed)?
             {
                 one(target, &wanted, below, ownership)?;
             }
@@ -53,9 +59,8 @@ pub(super) fn fill(layer: &Root, mut lower: Lower, below: &[Root], ownership: Ow
     Ok(())
 }
 
-fn open(at: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(at, name, flags, Mode::empty())
+fn look(directory: &OwnedFd, name: &[u8]) -> Result<Stat, Errno> {
+    writable(directory, || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Opens a file, if it is one that is to be filled.

@@ -1,5 +1,7 @@
 //! `wharf run`: a bundle in a directory of its own, run by an OCI runtime and removed afterwards.
 
+mod scratch;
+
 use std::{
     env, io,
     io::IsTerminal,
@@ -17,6 +19,7 @@ use tokio::{
 use wharf_archive::{apply::remove_tree, bundle::Streams};
 use wharf_content::{Error, ErrorKind, Result, blocking};
 
+use self::scratch::Scratch;
 use super::bundle::{self, ContainerArgs};
 use crate::{context::Context, exit, runner};
 
@@ -27,7 +30,7 @@ const RUNTIMES: &[&str] = &["crun", "runc", "youki"];
 #[derive(Debug, Args)]
 #[command(
     after_help = "Makes a bundle below $TMPDIR, runs it with crun, runc or youki, whichever is found first, passes standard streams and \
-signals on, exits as the container does, and removes everything.\n\n\
+signals on, exits as the container does, and removes everything; also what a killed run left, once its container has ended.\n\n\
 The container has no network but its own loopback; for who is not root it has the host's.\n\n\
 Examples:\n  wharf run busybox -- echo hi\n  wharf run -e NAME=value -w /tmp --volume ./data:/data:ro debian -- ls /data"
 )]
@@ -55,7 +58,13 @@ impl Run {
         if self.tty {
             options = options.with_streams(Streams::Terminal);
         }
-        let scratch = Scratch::make()?;
+        let program = runtime.clone();
+        blocking::run(move || {
+            scratch::sweep(&env::temp_dir(), &program);
+            Ok(())
+        })
+        .await?;
+        let scratch = Scratch::make(&env::temp_dir())?;
         let bundle = scratch.path.join("bundle");
         let outcome = tokio::select! {
             outcome = async {
@@ -96,38 +105,12 @@ fn find(wanted: Option<&Path>, path: impl AsRef<std::ffi::OsStr>) -> Result<Path
     })
 }
 
-/// A directory of this run.
-struct Scratch {
-    path: PathBuf,
-    /// The name of the container.
-    name: String,
-}
-
-impl Scratch {
-    fn make() -> Result<Self> {
-        let mut last = None;
-        for at in 0..100_u32 {
-            let since = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
-            let name = format!("wharf-{}-{:x}", std::process::id(), since.wrapping_add(u128::from(at)));
-            let path = env::temp_dir().join(&name);
-            match rustix::fs::mkdir(&path, rustix::fs::Mode::RWXU) {
-                Ok(()) => return Ok(Self { path, name }),
-                Err(rustix::io::Errno::EXIST) => last = Some(rustix::io::Errno::EXIST),
-                Err(error) => {
-                    return Err(exit::outside(format!("cannot make {}", path.display()), error.into()));
-                }
-            }
-        }
-        let error = last.unwrap_or(rustix::io::Errno::EXIST);
-        Err(exit::outside("cannot make a directory for the container", error.into()))
-    }
-}
-
 /// Runs the bundle to its end.
 async fn container(runtime: &Path, scratch: &Scratch) -> Result<ExitStatus> {
     let failed = |error| exit::outside(format!("cannot run {}", runtime.display()), error);
     let mut signals = Signals::listen().map_err(failed)?;
-    let state = scratch.path.join("state");
+    let state = scratch.state();
+    scratch.share().map_err(failed)?;
     let mut child = Command::new(runtime)
         .arg("--root")
         .arg(&state)
