@@ -159,7 +159,8 @@ impl Stager {
     pub(crate) fn new(store: Arc<LeasedStore>, options: UnpackOptions) -> Result<Self> {
         let layers = LayerStore::of(store.as_ref())?;
         let at_once = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let buffers = Buffers::shared_by(at_once);
+        // What fetches them has buffers as well.
+        let buffers = Buffers::shared_by(at_once + 1);
         Ok(Self { layers, store, options, buffers, limiter: Semaphore::new(at_once) })
     }
 
