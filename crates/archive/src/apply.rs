@@ -59,8 +59,10 @@ use self::{
     node::Metadata,
     tree::{Directory, Missing, Tree, absent},
 };
-use crate::untar::{Entry, Kind, TarReader};
+use crate::untar::{Entry, Kind, MAX_NAME_LEN, TarReader};
 
+/// The most bytes of paths, beyond what names can have, that are kept to the end of a layer.
+const MAX_REMEMBERED: usize = 64 * 1024 * 1024;
 /// How much of a file is read and written at once.
 const BUFFER_LEN: usize = 256 * 1024;
 
@@ -185,6 +187,8 @@ struct Apply {
     root: Option<Metadata>,
     /// Directories of the layers below that were written to, by inode, with their paths without links and the times that they had.
     touched: HashMap<u64, (Vec<u8>, Timestamps)>,
+    /// How many bytes of paths are kept that are longer than a name can be.
+    remembered: usize,
     buffer: Vec<u8>,
     applied: Applied,
 }
@@ -201,6 +205,7 @@ impl Apply {
             directories: HashMap::new(),
             root: None,
             touched: HashMap::new(),
+            remembered: 0,
             buffer: vec![0; BUFFER_LEN],
             applied: Applied::default(),
         }
@@ -239,17 +244,34 @@ impl Apply {
         let directory = self.tree.directory(path, missing)?;
         for made in self.tree.take_made() {
             self.add_made(made.inode);
-            if self.options.whiteouts != Whiteouts::Remove {
+            if self.options.whiteouts != Whiteouts::Remove && !made.is_new {
                 self.implied.add(made.path)?;
             }
         }
         let Some(directory) = directory else { return Ok(None) };
         // One that the layer does not describe keeps the times that it had before it was written to.
-        if self.options.whiteouts == Whiteouts::Remove && !self.written.is_own(directory.inode) {
-            let times = || (directory.path.clone(), directory.times.clone());
-            self.touched.entry(directory.inode).or_insert_with(times);
+        if self.options.whiteouts == Whiteouts::Remove
+            && !self.written.is_own(directory.inode)
+            && !self.touched.contains_key(&directory.inode)
+        {
+            self.remember(&directory.path)?;
+            self.touched.insert(directory.inode, (directory.path.clone(), directory.times.clone()));
         }
         Ok(Some(directory))
+    }
+
+    /// Counts a path that is kept to the end of the layer. One without links may be much longer than the name that led to it.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` for more than anybody needs.
+    fn remember(&mut self, path: &[u8]) -> Result<()> {
+        self.remembered += path.len().saturating_sub(MAX_NAME_LEN);
+        if self.remembered > MAX_REMEMBERED {
+            return Err(Error::resource_exhausted(
+                "links lead to more and deeper directories than anybody needs",
+            ));
+        }
+        Ok(())
     }
 
     /// Notes a directory that is new.

@@ -151,7 +151,7 @@ impl RegistryOptions {
         self
     }
 
-    /// Refuses everything that would change the store (403, `DENIED`).
+    /// Refuses everything that would change the store (403, `DENIED`). A [proxy](Self::with_proxy) gives what is there and fetches nothing.
     #[must_use]
     pub fn with_read_only(mut self) -> Self {
         self.read_only = true;
@@ -375,7 +375,8 @@ impl Registry {
         if self.options().read_only && call.writes() {
             return Err(Refusal::denied("this registry is read-only"));
         }
-        if let Some(relay) = &self.inner.relay
+        // What is fetched is a change of the store, too.
+        if let Some(relay) = self.inner.relay.as_ref().filter(|_| !self.options().read_only)
             && let Some(answer) = self.relay(relay, &call, head).await
         {
             return answer;

@@ -68,6 +68,10 @@ impl Apply {
         let Some(base) = parent.pop() else { return Ok(()) };
         let missing = if self.tree.is_above() { Missing::MakeAsBelow } else { Missing::MakeUnlessHidden };
         let directory = self.reach(&parent, missing)?.ok_or_else(|| absent(target))?;
+        if directory.look(base)?.is_some() {
+            // Links of the layers below led back to what this layer has.
+            return Ok(());
+        }
         if self.is_cut_off(&directory.path).map_err(|error| cannot("find", target, error))? {
             return Err(absent(target));
         }

@@ -75,7 +75,9 @@ impl Apply {
             Ownership::User => metadata.mode | Mode::RWXU,
         };
         fchmod(&fd, mode).map_err(|error| cannot("set the mode of", name, error))?;
-        self.directories.insert(stat.st_ino, (directory.path_of(base), metadata.without_xattrs()));
+        let path = directory.path_of(base);
+        self.remember(&path)?;
+        self.directories.insert(stat.st_ino, (path, metadata.without_xattrs()));
         Ok(())
     }
 

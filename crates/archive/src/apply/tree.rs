@@ -34,6 +34,9 @@ const MAX_OPEN: usize = 64;
 /// The mode of directories that an entry needs and no entry makes.
 pub(crate) const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// How many names more than their paths have may be gone by on the ways to all directories of a layer, because of links.
+const MAX_EXTRA_STEPS: usize = 1 << 20;
+
 const DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -118,6 +121,8 @@ pub(super) struct Tree {
     has_followed: bool,
     /// The directories that were made on the way since they were taken.
     made: Vec<Made>,
+    /// How many names may still be gone by: each look for a directory adds as many as its path may have, and links use them up.
+    steps: usize,
 }
 
 /// A directory that was made on the way to another.
@@ -126,6 +131,8 @@ pub(super) struct Made {
     pub(super) inode: u64,
     /// Its path below the root, without links.
     pub(super) path: Vec<u8>,
+    /// Whether it took the place of a whiteout, and so has nothing to do with what is below.
+    pub(super) is_new: bool,
 }
 
 impl Tree {
@@ -154,6 +161,7 @@ impl Tree {
             beneath: None,
             has_followed: false,
             made: Vec::new(),
+            steps: MAX_EXTRA_STEPS,
         }
     }
 
@@ -260,7 +268,12 @@ impl Tree {
         // The way from the root, which is left out, and the names on it.
         let mut way: Vec<OwnedFd> = Vec::new();
         let mut names: Vec<Vec<u8>> = Vec::new();
+        // A path has fewer names than bytes, and people's links are short.
+        self.steps += 64 + path.iter().map(|part| part.len() + 1).sum::<usize>();
         while let Some(part) = left.pop_front() {
+            self.steps = self.steps.checked_sub(1).ok_or_else(|| {
+                Error::resource_exhausted("links lead a longer way round than anybody needs")
+            })?;
             match &part[..] {
                 b"" | b"." => continue,
                 b".." => {
@@ -313,9 +326,9 @@ impl Tree {
                     if was_whiteout && let Some(attribute) = self.opaque {
                         fsetxattr(&fd, attribute, b"y", XattrFlags::empty()).map_err(failed)?;
                     }
-                    was_whiteout = false;
                     let path = names.iter().chain([&part]).map(Vec::as_slice).collect::<Vec<_>>().join(&b'/');
-                    self.made.push(Made { inode, path });
+                    self.made.push(Made { inode, path, is_new: was_whiteout });
+                    was_whiteout = false;
                     fd
                 }
                 Err(error) => return Err(failed(error)),
@@ -340,16 +353,12 @@ impl Tree {
                         hides.truncate(1);
                     }
                 }
-                _ if missing == Missing::Leave => return Ok(None),
+                _ if missing != Missing::Make => return Ok(None),
                 FileType::CharacterDevice if stat.st_rdev == 0 && self.opaque.is_some() => {
-                    if missing != Missing::Make {
-                        return Ok(None);
-                    }
                     unlinkat(at, &part[..], AtFlags::empty()).map_err(failed)?;
                     was_whiteout = true;
                     left.push_front(part);
                 }
-                _ if missing == Missing::MakeAsBelow => return Ok(None),
                 _ => return Err(is_no_directory(&part, path)),
             }
         }

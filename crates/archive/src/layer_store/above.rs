@@ -26,8 +26,10 @@ use crate::{
     },
 };
 
-/// How many names of ways that were left are gone down once more for one path: links lead up again a few times, and not thousands.
+/// How many names of ways that were left are gone down once more, beyond what each path may: links lead up again a few times, and not thousands.
 const MAX_AGAIN: usize = 8192;
+/// How many more each path may.
+const EACH_AGAIN: usize = 64;
 
 /// Layers as overlayfs shows them together, where one asks at one place for many names.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Merged {
 
 impl Beneath for Merged {
     fn begin(&mut self) {
-        self.left = MAX_AGAIN;
+        self.left = (self.left + EACH_AGAIN).min(MAX_AGAIN);
     }
 
     fn look(&mut self, way: &[Vec<u8>], base: &[u8]) -> Result<Seen, Errno> {
@@ -174,7 +176,9 @@ mod tests {
         let mut up_and_down =
             || (0..DEPTH).try_for_each(|_| merged.look(&other, b"y").and(merged.look(&deep, b"y")).map(drop));
         assert_eq!(up_and_down(), Err(Errno::LOOP));
-        merged.begin();
+        // Each path adds a little to what all may.
+        assert_eq!(merged.look(&deep, b"none"), Err(Errno::LOOP));
+        (0..=DEPTH / EACH_AGAIN).for_each(|_| merged.begin());
         assert_eq!(merged.look(&deep, b"none"), Ok(Seen::Nothing));
     }
 }

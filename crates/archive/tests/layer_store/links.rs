@@ -183,11 +183,20 @@ async fn what_is_in_a_link_is_where_it_leads() {
         (Tar::new().file("bin/.wh..wh..opq", "").file("bin/x", "new"), "/usr/bin/x"),
         (Tar::new().file("usr/.wh..wh..opq", "").file("bin/x", "new"), "/usr/bin/x"),
         (Tar::new().file(".wh..wh..opq", "").file("bin/x", "new"), "/bin/x"),
+        // Nothing is hidden in a file.
+        (Tar::new().file("f", "new").file("f/.wh.x", "").file("f/.wh..wh..opq", ""), "/f"),
     ] {
         let tree = both(vec![base().bytes(), top.bytes()], expected).await;
         assert!(tree.get(expected).is_some_and(|found| found.ends_with(" new")), "{expected}: {tree:#?}");
         assert!(!tree.contains_key("/usr/bin/old") || tree["/etc"].contains("711"), "{tree:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_the_place_of_what_the_layer_has_hidden_has_nothing_of_it() {
+    let top = Tar::new().file(".wh.etc", "").file("etc/x", "new").file("etc/deep/x", "new");
+    let tree = both(vec![base().bytes(), top.bytes()], "etc").await;
+    assert!(!tree["/etc"].contains("711") && !tree.contains_key("/etc/conf"), "{tree:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,6 +229,7 @@ async fn files_are_linked_to_through_links() {
         (Tar::new().hard("sbin/x", "a/b/old"), "/usr/bin/x"),
         (Tar::new().file("bin/y", "old").hard("x", "usr/bin/y"), "/x"),
         (Tar::new().file("usr/bin/y", "old").hard("x", "bin/y"), "/x"),
+        (Tar::new().file("usr/bin/y", "old").hard("x", "a/b/y"), "/x"),
         (Tar::new().link("own", "usr/bin").hard("x", "own/old"), "/x"),
         (Tar::new().link("own", "sbin").hard("own/x", "own/old"), "/usr/bin/x"),
     ] {

@@ -58,9 +58,8 @@ impl Run {
         if self.tty {
             options = options.with_streams(Streams::Terminal);
         }
-        let program = runtime.clone();
-        blocking::run(move || {
-            scratch::sweep(&env::temp_dir(), &program);
+        blocking::run(|| {
+            scratch::sweep(&env::temp_dir());
             Ok(())
         })
         .await?;
@@ -78,7 +77,7 @@ impl Run {
             Err(error) => Err(error),
         };
         let path = scratch.path.clone();
-        let removed = blocking::run(move || remove(&path)).await;
+        let removed = blocking::run(move || scratch::discard(&path)).await;
         context.exit_with(code(outcome?));
         removed
     }
@@ -110,7 +109,7 @@ async fn container(runtime: &Path, scratch: &Scratch) -> Result<ExitStatus> {
     let failed = |error| exit::outside(format!("cannot run {}", runtime.display()), error);
     let mut signals = Signals::listen().map_err(failed)?;
     let state = scratch.state();
-    scratch.share().map_err(failed)?;
+    scratch.share(runtime).map_err(failed)?;
     let mut child = Command::new(runtime)
         .arg("--root")
         .arg(&state)

@@ -44,7 +44,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
     addr: String,
     /// Refuse every change
-    #[arg(long)]
+    #[arg(long, conflicts_with = "proxy")]
     read_only: bool,
     /// Refuse manifests whose blobs are not there; by default they are taken with a warning
     #[arg(long)]

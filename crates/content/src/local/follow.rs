@@ -25,6 +25,8 @@ enum Reach {
     Written(u64),
     /// All of them, and they are what they should be.
     Verified,
+    /// They were thrown away or given up, and the file may have others by now.
+    Gone,
 }
 
 /// Tells how far an ingest is. Dropped before it was verified, it ends all reading.
@@ -49,6 +51,18 @@ impl Mark {
     /// What is needed to read along.
     pub(super) fn following(&self, file: &Arc<File>) -> Following {
         Following { file: Arc::clone(file), reach: self.0.subscribe() }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|reach| {
+            let ends = !matches!(reach, Reach::Verified);
+            if ends {
+                *reach = Reach::Gone;
+            }
+            ends
+        });
     }
 }
 
@@ -88,16 +102,20 @@ impl BlobReader for Followed {
         }
         let mut reach = self.following.reach.clone();
         let is_there = |reach: &Reach| match reach {
-            Reach::Verified => true,
+            Reach::Verified | Reach::Gone => true,
             Reach::Written(written) => *written >= end,
         };
-        reach.wait_for(is_there).await.map_err(|_| {
-            Error::new(
+        // One that has no mark any more has said before what became of it.
+        let _ = reach.wait_for(is_there).await;
+        let (file, reference) = (Arc::clone(&self.following.file), self.reference.clone());
+        let read = blob::read(file, offset, len, move || format!("cannot read ingest {reference:?}")).await;
+        // Asked afterwards: what was read before it went is what was there, and what was read after it is told apart by this.
+        if matches!(*reach.borrow(), Reach::Gone) {
+            return Err(Error::new(
                 ErrorKind::Aborted,
                 format!("ingest {:?} is read while it is written, and ended or began anew", self.reference),
-            )
-        })?;
-        let (file, reference) = (Arc::clone(&self.following.file), self.reference.clone());
-        blob::read(file, offset, len, move || format!("cannot read ingest {reference:?}")).await
+            ));
+        }
+        read
     }
 }

@@ -193,13 +193,13 @@ impl Core {
 
     fn truncate(&mut self) -> Result<()> {
         let cannot = || format!("cannot truncate ingest {:?}", self.reference);
+        // Who follows what is gone with this has to begin anew, and to know before anything else is there.
+        self.mark = Mark::starting_at(0);
         self.file.set_len(0).context(cannot)?;
         (&*self.file).seek(SeekFrom::Start(0)).context(cannot)?;
         self.hashing = Hashing::new(Hasher::new(self.hashing.hasher().algorithm()));
         self.reserve.restart();
         self.writeback = Writeback::starting_at(0);
-        // Who followed what is gone now has to begin anew.
-        self.mark = Mark::starting_at(0);
         Ok(())
     }
 

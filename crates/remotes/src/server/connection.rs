@@ -16,7 +16,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tokio_rustls::server::TlsStream;
@@ -60,6 +60,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(registry.options().max_connections));
     let mut connections = JoinSet::new();
+    let (ending, ended) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
@@ -78,16 +79,24 @@ pub async fn serve(
                     tracing::debug!(%error, "cannot turn off the delay of small packets");
                 }
                 let (registry, watcher) = (registry.clone(), graceful.watcher());
+                let mut ending = ended.clone();
                 connections.spawn(async move {
                     let _place = place;
                     let ended = match &registry.options().tls {
                         None => watcher.watch(registry.socket(stream, peer)).await,
-                        Some(tls) => match registry.handshake(tls, stream).await {
-                            Some(stream) => {
-                                watcher.watch(registry.connection(stream, Some(peer), None)).await
+                        Some(tls) => {
+                            let shaken = tokio::select! {
+                                shaken = registry.handshake(tls, stream) => shaken,
+                                // Nothing was asked on it.
+                                _ = ending.wait_for(|is_ending| *is_ending) => None,
+                            };
+                            match shaken {
+                                Some(stream) => {
+                                    watcher.watch(registry.connection(stream, Some(peer), None)).await
+                                }
+                                None => Ok(()),
                             }
-                            None => Ok(()),
-                        },
+                        }
                     };
                     if let Err(error) = ended {
                         tracing::debug!(%peer, %error, "a connection ended early");
@@ -105,6 +114,7 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
+    ending.send_replace(true);
     if tokio::time::timeout(registry.options().shutdown_grace, graceful.shutdown()).await.is_err() {
         tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
     }

@@ -48,7 +48,10 @@ impl Registry {
                     self.find(repository, host, tag).await?.ok_or_else(Refusal::manifest_unknown)?;
                 // Behind a record there may be another that the name stands for, too: none of them is to be read afterwards.
                 loop {
-                    self.mark(&image.target.digest, untagged(repository)).await?;
+                    // It only tells that the repository was there.
+                    if let Err(refusal) = self.mark(&image.target.digest, untagged(repository)).await {
+                        tracing::warn!(digest = %image.target.digest, ?refusal, "a manifest is not marked as untagged");
+                    }
                     self.remove_record(&image.name).await?;
                     match self.find(repository, host, tag).await? {
                         Some(next) => image = next,
@@ -85,14 +88,16 @@ impl Registry {
     /// Whether something was deleted in a repository that is not collected yet: it is known, though it has no tag any more.
     pub(super) async fn had_content(&self, repository: &Repository) -> Result<bool, Refusal> {
         let labelled = [label(repository), untagged(repository)].map(|key| format!("labels.\"{key}\""));
-        let mut found = false;
-        self.store()
-            .walk(&FilterSet::parse(labelled)?, &mut |_| {
-                found = true;
-                Ok(())
-            })
-            .await?;
-        Ok(found)
+        let (labelled, mut found) = (FilterSet::parse(labelled)?, false);
+        let mut stop = |_| {
+            found = true;
+            Err(Error::new(ErrorKind::Aborted, "one is enough"))
+        };
+        let walked = self.store().walk(&labelled, &mut stop).await;
+        match walked {
+            Err(error) if !found => Err(error.into()),
+            _ => Ok(found),
+        }
     }
 
     /// What the store knows of content that is there and not deleted in a repository.

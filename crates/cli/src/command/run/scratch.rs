@@ -3,16 +3,21 @@
 //!
 //! ```text
 //! $TMPDIR/wharf-<process>-<time>/   locked by `wharf run`
-//!     lock                          locked by `wharf run` and by the runtime, which goes on when `wharf run` is killed
+//!     lock                          locked by `wharf run` and by the runtime, which goes on when `wharf run` is killed, and says which one
+//!                                   it is; it goes last
 //!     bundle/  state/
 //! ```
 //!
 //! The runtime is handed the file and not the directory: a container that got at it would get at the host's files.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions, TryLockError},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -26,6 +31,9 @@ use wharf_content::{Error, Result};
 
 use super::remove;
 use crate::exit;
+
+/// The file that is locked.
+const LOCK: &str = "lock";
 
 /// How often a name is tried.
 const TRIES: u32 = 100;
@@ -61,7 +69,7 @@ impl Scratch {
             }
             // Another run may have taken it for one that was left.
             let Some(directory) = lock(&path).map_err(failed)? else { continue };
-            let shared = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join("lock"));
+            let shared = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(LOCK));
             let shared = shared.map_err(failed)?;
             shared.try_lock().map_err(|error| failed(error.into()))?;
             return Ok(Self { path, name, _directory: directory, shared });
@@ -74,19 +82,21 @@ impl Scratch {
         self.path.join("state")
     }
 
-    /// Has programs that are started from now on hold the directory as well, until they end.
-    pub(super) fn share(&self) -> io::Result<()> {
+    /// Has programs that are started from now on hold the directory as well, until they end. One of them is the runtime, which alone knows
+    /// of its containers.
+    pub(super) fn share(&self, runtime: &Path) -> io::Result<()> {
+        (&self.shared).write_all(std::path::absolute(runtime)?.as_os_str().as_bytes())?;
         Ok(fcntl_setfd(&self.shared, FdFlags::empty())?)
     }
 }
 
 /// Removes what killed runs of this user left, as far as no runtime is at work in it and no container runs. What cannot be removed stays.
-pub(super) fn sweep(temporary: &Path, runtime: &Path) {
+pub(super) fn sweep(temporary: &Path) {
     let Ok(entries) = fs::read_dir(temporary) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| is_name(name)) else { continue };
-        if let Err(error) = sweep_one(&entry.path(), name, runtime) {
+        if let Err(error) = sweep_one(&entry.path(), name) {
             tracing::debug!(path = %entry.path().display(), error = %error.report(), "a run that was killed cannot be removed");
         }
     }
@@ -103,15 +113,31 @@ fn is_name(name: &str) -> bool {
     })
 }
 
-fn sweep_one(path: &Path, name: &str, runtime: &Path) -> Result<()> {
+/// Removes the directory of a run; the lock, by which it is known for what it is, goes last.
+pub(super) fn discard(path: &Path) -> Result<()> {
+    let failed = |error| exit::outside(format!("cannot remove {}", path.display()), error);
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name() != LOCK {
+            remove(&entry.path())?;
+        }
+    }
+    remove(path)
+}
+
+fn sweep_one(path: &Path, name: &str) -> Result<()> {
     let failed = |error| exit::outside(format!("cannot look at {}", path.display()), error);
     let Some(directory) = lock(path).map_err(failed)? else { return Ok(()) };
     let metadata = directory.metadata().map_err(failed)?;
     if metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o777 != 0o700 {
         return Ok(());
     }
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let _shared = match open(path.join("lock"), flags, Mode::empty()) {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut shared = match open(path.join(LOCK), flags, Mode::empty()) {
         Ok(fd) => {
             let shared = File::from(fd);
             match shared.try_lock() {
@@ -126,8 +152,10 @@ fn sweep_one(path: &Path, name: &str, runtime: &Path) -> Result<()> {
     };
     let state = path.join("state");
     if state.join(name).exists() {
-        // Refused while the container runs.
-        let mut command = Command::new(runtime);
+        // Refused while the container runs. Without a runtime it stays.
+        let mut runtime = Vec::new();
+        shared.read_to_end(&mut runtime).map_err(failed)?;
+        let mut command = Command::new(OsStr::from_bytes(&runtime));
         command.arg("--root").arg(&state).arg("delete").arg(name).stdin(Stdio::null());
         let output = command.output().map_err(failed)?;
         if !output.status.success() {
@@ -135,7 +163,7 @@ fn sweep_one(path: &Path, name: &str, runtime: &Path) -> Result<()> {
             return Err(Error::failed_precondition(format!("the runtime does not delete {name}: {told}")));
         }
     }
-    remove(path)
+    discard(path)
 }
 
 /// Locks a directory; `None` where another process has it, or it is none or has gone.
@@ -194,26 +222,32 @@ mod tests {
 
     #[test]
     fn what_a_killed_run_left_goes_and_what_is_in_use_stays() {
-        let place = tempfile::tempdir().expect("a directory");
         let dir = tempfile::tempdir().expect("a directory");
-        let (temporary, good) = (dir.path(), runtime(place.path(), 0));
+        let temporary = dir.path();
         let running = Scratch::make(temporary).expect("makes");
         leave(temporary);
         fs::create_dir(temporary.join("wharf-1-2a")).expect("makes");
         fs::set_permissions(temporary.join("wharf-1-2a"), fs::Permissions::from_mode(0o700)).expect("chmod");
         assert_eq!(names(temporary).len(), 3);
-        sweep(temporary, &good);
+        sweep(temporary);
         assert_eq!(names(temporary), std::slice::from_ref(&running.name));
         // What the run has started goes on, and ends.
-        running.share().expect("shares");
+        running.share(Path::new("/nonesuch")).expect("shares");
         let mut child = Command::new("sleep").arg("60").spawn().expect("starts");
         let name = running.name.clone();
         drop(running);
-        sweep(temporary, &good);
+        sweep(temporary);
         assert_eq!(names(temporary), [name]);
         child.kill().and_then(|()| child.wait()).expect("ends");
-        sweep(temporary, &good);
-        assert_eq!(names(temporary), [""; 0]);
+        // What another test has just started may hold it for a moment.
+        for _ in 0..500 {
+            sweep(temporary);
+            if names(temporary).is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{:?} stays", names(temporary));
     }
 
     #[test]
@@ -221,12 +255,28 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let dir = tempfile::tempdir().expect("a directory");
         let temporary = dir.path();
-        let left = leave(temporary);
-        fs::create_dir_all(left.join("state").join(left.file_name().expect("a name"))).expect("makes");
         for code in [1, 0] {
-            sweep(temporary, &runtime(place.path(), code));
+            let scratch = Scratch::make(temporary).expect("makes");
+            let left = scratch.path.clone();
+            fs::create_dir_all(left.join("state").join(&scratch.name)).expect("makes");
+            scratch.share(&runtime(place.path(), code)).expect("shares");
+            drop(scratch);
+            sweep(temporary);
             assert_eq!(left.exists(), code == 1);
         }
+    }
+
+    #[test]
+    fn what_keeps_a_directory_from_being_removed_leaves_the_lock() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let left = leave(dir.path());
+        let directory = fs::read_dir(&left).expect("lists").count();
+        assert_eq!(directory, 2, "the lock and the bundle");
+        // As if it was killed in the middle.
+        fs::remove_dir_all(left.join("bundle/rootfs")).expect("removes");
+        sweep(dir.path());
+        assert!(!left.exists());
+        discard(&left).expect("nothing is there");
     }
 
     #[test]
@@ -257,7 +307,7 @@ mod tests {
                 .expect("chmod");
             std::os::unix::fs::chown(temporary.join("wharf-1-5"), Some(65534), None).expect("chown");
         }
-        sweep(temporary, Path::new("/nonesuch"));
+        sweep(temporary);
         assert!(before.iter().all(|name| names(temporary).contains(name)), "{:?}", names(temporary));
         assert_eq!(temporary.join("wharf-1-5").exists(), geteuid().is_root());
         assert_eq!(names(elsewhere.path()).len(), 1);

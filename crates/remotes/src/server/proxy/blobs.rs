@@ -5,9 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use tokio::sync::watch;
-use wharf_content::{
-    Catalogue, Descriptor, Digest, ErrorKind, LeasedStore, Manager, Resource, Result, Store, reading,
-};
+use wharf_content::{Catalogue, Descriptor, Digest, LeasedStore, Manager, Resource, Result, Store, reading};
 use wharf_images::{Handler, Reference, transport::Resolver};
 
 use super::{
@@ -116,20 +114,22 @@ impl Journey {
         }
         let leased = LeasedStore::hold(Arc::clone(&self.store), wharf_content::Labels::new()).await?;
         let brought = self.bring(Arc::clone(&leased) as Arc<dyn Store>, state).await;
-        // Whether a manifest leads to it or not.
-        let held = match &brought {
-            Ok(()) => self.keeper.hold(self.store.as_ref(), Resource::Content(self.digest.clone())).await,
-            Err(_) => Ok(()),
-        };
-        let released = leased.release().await;
-        brought?;
-        held?;
-        released
+        // Whether a manifest leads to it or not. Those who read along have it in any case.
+        if brought.is_ok()
+            && let Err(error) =
+                self.keeper.hold(self.store.as_ref(), Resource::Content(self.digest.clone())).await
+        {
+            tracing::warn!(digest = %self.digest, error = %error.report(), "a blob that came is not held");
+        }
+        if let Err(error) = leased.release().await {
+            tracing::warn!(error = %error.report(), "the lease of a blob that came stays until it expires");
+        }
+        brought
     }
 
     async fn bring(&self, store: Arc<dyn Store>, state: watch::Sender<State>) -> Result<()> {
         let fetcher = self.resolver.fetcher(&self.repository).await?;
-        let descriptor = if let Some(promised) = self.promises.of(&self.digest) {
+        let descriptor = if let Some(promised) = self.promises.of(&self.repository, &self.digest) {
             promised
         } else {
             self.counted.asked("size");
@@ -145,12 +145,10 @@ impl Journey {
                 .with_labels(labels.unwrap_or_default())
                 .with_follower(announcer);
         let fetched = fetch.handle(&descriptor).await.map(drop);
-        if let Err(error) = &fetched
-            && error.kind() == ErrorKind::FailedPrecondition
-        {
-            self.promises.forget(&self.digest);
+        if let Err(error) = &fetched {
+            self.promises.broken(&self.repository, &self.digest, error);
         }
-        fetcher.finish().await?;
-        fetched
+        let finished = fetcher.finish().await;
+        fetched.and(finished)
     }
 }

@@ -75,7 +75,7 @@ impl Registry {
     pub(super) async fn bring_pinned(&self, repository: &str, digest: Digest) -> Result<()> {
         let relay = self.inner.relay.as_ref().expect("only a proxy brings");
         let name = format!("{repository}@{digest}");
-        let promised = relay.promises.of(&digest);
+        let promised = relay.promises.of(repository, &digest);
         let is_part = promised.is_some() || self.is_part(repository, &digest).await?;
         let descriptor = match promised {
             Some(promised) => promised,
@@ -83,10 +83,8 @@ impl Registry {
         };
         let store = self.held(&descriptor).await?;
         let brought = self.bring(store.as_ref(), repository, &descriptor).await;
-        if let Err(error) = &brought
-            && error.kind() == ErrorKind::FailedPrecondition
-        {
-            relay.promises.forget(&digest);
+        if let Err(error) = &brought {
+            relay.promises.broken(repository, &digest, error);
         }
         let decoded = brought?;
         let follows = match &decoded.subject {
@@ -137,10 +135,17 @@ impl Registry {
         }
         let fetcher = relay.resolver().fetcher(repository).await?;
         let sink = Counted(self.metrics().cloned());
-        fetch_into(store, fetcher.as_ref(), descriptor, &sink, catalogue).await?;
-        fetcher.finish().await?;
+        let fetched = fetch_into(store, fetcher.as_ref(), descriptor, &sink, catalogue).await;
+        let finished = fetcher.finish().await;
+        fetched?;
+        finished?;
         let decoded = match wharf_images::decode(store, descriptor, catalogue).await {
             Ok(decoded) => decoded.unwrap_or_default(),
+            Err(error) if !matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotImplemented) => {
+                return Err(error);
+            }
+            // Its type may be somebody's wrong promise: then it is not this one.
+            Err(error) if relay.promises.of(repository, &descriptor.digest).is_some() => return Err(error),
             Err(error) => {
                 tracing::warn!(
                     digest = %descriptor.digest,
@@ -156,7 +161,7 @@ impl Registry {
         {
             source.label(&descriptor.digest).await?;
         }
-        relay.promises.note(decoded.children.iter().map(|child| &child.descriptor));
+        relay.promises.note(repository, decoded.children.iter().map(|child| &child.descriptor));
         Ok(decoded)
     }
 

@@ -124,9 +124,20 @@ impl Flight {
         match state {
             Ok(State::Ended(outcome)) => outcome.map(|()| Landing::Stored),
             Ok(State::Arriving(reader)) => {
+                // Where it has begun anew since, this one reads what is gone.
+                if reader.read_at(0, 1).await.is_err_and(|error| error.kind() == ErrorKind::Aborted) {
+                    return self.ended().await;
+                }
                 Ok(Landing::Arriving(Arc::new(Arriving { reader, state: self.0 })))
             }
             Ok(State::Asked) | Err(_) => Err(Arc::new(given_up())),
+        }
+    }
+
+    async fn ended(mut self) -> Outcome<Landing> {
+        match self.0.wait_for(|state| matches!(state, State::Ended(_))).await.map(|state| state.clone()) {
+            Ok(State::Ended(outcome)) => outcome.map(|()| Landing::Stored),
+            _ => Err(Arc::new(given_up())),
         }
     }
 }
@@ -247,6 +258,30 @@ mod tests {
         let Ok(Landing::Arriving(reader)) = Flight(state).landing().await else { panic!("it arrives") };
         drop(sender);
         assert_eq!(reader.read_at(0, 1 << 20).await.expect_err("given up").kind(), ErrorKind::Aborted);
+    }
+
+    /// What is read of it has gone.
+    #[derive(Debug)]
+    struct Gone;
+
+    #[async_trait]
+    impl BlobReader for Gone {
+        fn size(&self) -> u64 {
+            1 << 20
+        }
+
+        async fn read_at(&self, _: u64, _: usize) -> Result<Bytes> {
+            Err(given_up())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_a_blob_has_begun_anew_gets_it_when_it_is_there() {
+        let (sender, state) = watch::channel(State::Arriving(Arc::new(Gone)));
+        let landing = tokio::spawn(Flight(state).landing());
+        tokio::task::yield_now().await;
+        sender.send_replace(State::Ended(Ok(())));
+        assert!(matches!(landing.await.expect("ends"), Ok(Landing::Stored)));
     }
 
     #[tokio::test]

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use wharf_content::{Descriptor, Digest, Error, ErrorKind, reading};
+use wharf_content::{Descriptor, Digest, Error, ErrorKind, Manager, reading};
 use wharf_images::Image;
 
 use super::{Relay, calls::Outcome, trouble};
+use crate::DistributionSource;
 use crate::server::{
     Registry,
+    media_type::LABEL_MEDIA_TYPE,
     names::{Repository, Tag},
     refusal::Refusal,
     reply::Reply,
@@ -43,26 +45,42 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Reply, Refusal> {
-        match self.read_manifest(repository, digest).await {
-            Err(refusal) if refusal.is_missing() => {}
-            answered => {
-                self.relayed("manifests", "hit");
-                return answered;
-            }
-        }
-        self.relayed("manifests", "miss");
         let reference = relay.reference(repository)?;
         let ask = || {
             let (registry, digest) = (self.clone(), digest.clone());
             let repository = reference.repository().to_owned();
             async move { registry.bring_pinned(&repository, digest).await.map_err(Arc::new) }.boxed()
         };
-        let brought: Outcome<()> = relay.documents.ask((repository.clone(), digest.clone()), ask).await;
+        let bring = || relay.documents.ask((repository.clone(), digest.clone()), ask);
+        match self.read_manifest(repository, digest).await {
+            Err(refusal) if refusal.is_missing() => {}
+            answered => {
+                self.relayed("manifests", "hit");
+                if answered.is_ok()
+                    && self.is_half_brought(reference.repository(), digest).await?
+                    && let Err(error) = bring().await
+                {
+                    let error = error.report();
+                    tracing::debug!(%digest, error, "a manifest whose bringing was cut short stays so");
+                }
+                return answered;
+            }
+        }
+        self.relayed("manifests", "miss");
+        let brought: Outcome<()> = bring().await;
         brought
             .map_err(|error| trouble::refusal(&relay.proxy.upstream, &error, Refusal::manifest_unknown))?;
         // It may have been deleted here when this was no proxy.
         self.restore(repository, digest).await?;
         self.read_manifest(repository, digest).await
+    }
+
+    /// Whether bringing a manifest ended between its bytes and the labels that hold its parts, since nobody waited for it any more.
+    async fn is_half_brought(&self, repository: &str, digest: &Digest) -> Result<bool, Error> {
+        let labels = self.store().info(digest).await?.labels;
+        let source = DistributionSource::new(Arc::clone(&self.inner.store) as Arc<dyn Manager>, repository);
+        let source = source.map(|source| source.labels()).unwrap_or_default();
+        Ok(!labels.contains_key(LABEL_MEDIA_TYPE) && !source.keys().any(|key| labels.contains_key(key)))
     }
 
     /// What a tag is now, as far as that can be found out, with its manifest in the store, and how that was found out.

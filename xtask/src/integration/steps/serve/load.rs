@@ -32,9 +32,9 @@ const PROGRAMS_THAT_PULL: usize = 3;
 const PUSHES: usize = 16;
 const PROGRAMS_THAT_PUSH: usize = 2;
 
-/// The most memory that the server may ever have had, in KiB: two chunks of 256 KiB for each pull, two batches of 1 MiB and what is
-/// read ahead for each push make 72 MiB, and half of it again is for all the rest.
-const MEMORY: u64 = 112 * 1024;
+/// The most memory that the server may ever have had, in KiB: pulls are sent within the kernel, two batches of 1 MiB and what is
+/// read ahead for each push make 40 MiB, and as much again and more is for all the rest.
+const MEMORY: u64 = 96 * 1024;
 
 /// What is added to the time of the load for what was begun in it.
 const GRACE: Duration = Duration::from_secs(60);
