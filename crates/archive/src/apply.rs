@@ -59,10 +59,8 @@ use self::{
     node::Metadata,
     tree::{Directory, Missing, Tree, absent},
 };
-use crate::untar::{Entry, Kind, MAX_NAME_LEN, TarReader};
+use crate::untar::{Entry, Kind, TarReader};
 
-/// The most bytes of paths, beyond what names can have, that are kept to the end of a layer.
-const MAX_REMEMBERED: usize = 64 * 1024 * 1024;
 /// How much of a file is read and written at once.
 const BUFFER_LEN: usize = 256 * 1024;
 
@@ -258,20 +256,6 @@ impl Apply {
             self.touched.insert(directory.inode, (directory.path.clone(), directory.times.clone()));
         }
         Ok(Some(directory))
-    }
-
-    /// Counts a path that is kept to the end of the layer. One without links may be much longer than the name that led to it.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` for more than anybody needs.
-    fn remember(&mut self, path: &[u8]) -> Result<()> {
-        self.remembered += path.len().saturating_sub(MAX_NAME_LEN);
-        if self.remembered > MAX_REMEMBERED {
-            return Err(Error::resource_exhausted(
-                "links lead to more and deeper directories than anybody needs",
-            ));
-        }
-        Ok(())
     }
 
     /// Notes a directory that is new.

@@ -13,7 +13,10 @@ use super::{
     Apply, BUFFER_LEN, Directory, Ownership, hide::remove, is_a_directory, node::Metadata, tree::cannot,
     writable,
 };
-use crate::untar::{Entry, TarReader};
+use crate::untar::{Entry, MAX_NAME_LEN, TarReader};
+
+/// The most bytes of paths, beyond what names can have, that are kept to the end of a layer.
+const MAX_REMEMBERED: usize = 64 * 1024 * 1024;
 
 impl Apply {
     /// Makes something where there is nothing, or after what is there was removed: most of the time there is nothing.
@@ -78,6 +81,20 @@ impl Apply {
         let path = directory.path_of(base);
         self.remember(&path)?;
         self.directories.insert(stat.st_ino, (path, metadata.without_xattrs()));
+        Ok(())
+    }
+
+    /// Counts a path that is kept to the end of the layer. One without links may be much longer than the name that led to it.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` for more than anybody needs.
+    pub(super) fn remember(&mut self, path: &[u8]) -> Result<()> {
+        self.remembered += path.len().saturating_sub(MAX_NAME_LEN);
+        if self.remembered > MAX_REMEMBERED {
+            return Err(Error::resource_exhausted(
+                "links lead to more and deeper directories than anybody needs",
+            ));
+        }
         Ok(())
     }
 
