@@ -159,11 +159,13 @@ fn is_of_layer(error: &Error) -> bool {
 
 /// What the system said, of the store or of what is outside of it.
 fn system_error(error: &Error) -> Option<&io::Error> {
+    // Whoever reads bytes that are not of their format says so by another kind. The database tells of its disk by one that is nobody's.
+    let is_internal = error.kind() == ErrorKind::Internal;
     let mut next = StdError::source(error);
     while let Some(source) = next {
         let found =
             source.downcast_ref().or_else(|| source.downcast_ref().map(|outside: &Outside| &outside.0));
-        if let Some(found) = found.filter(|found| is_of_system(found)) {
+        if let Some(found) = found.filter(|found| is_internal || is_of_system(found)) {
             return Some(found);
         }
         next = source.source();

@@ -71,6 +71,7 @@ fn codes_follow_the_origin_and_the_kind() {
         // With a path before what the system said.
         (Error::io("x", wrapped(io::Error::from_raw_os_error(28))), Code::Local),
         (Error::io("x", io::ErrorKind::TimedOut.into()), Code::Local),
+        (Error::io("database", io::Error::other("disk I/O error")).context("cannot pull"), Code::Local),
         (Error::invalid_argument("x"), Code::Usage),
         // Bytes that are not of their format.
         (malformed(io::ErrorKind::UnexpectedEof.into()), Code::Usage),

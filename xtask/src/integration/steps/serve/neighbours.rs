@@ -128,7 +128,7 @@ fn again(world: &World, store: &Store<'_>, name: &str, port: u16) -> Result<Serv
 /// The server is killed at random moments of a push and started again at once: the push goes on and succeeds, or, if it has given
 /// up, the next one does. Nothing that was there before is hurt.
 fn killed(world: &World) -> Result<()> {
-    let name = "killed";
+    let name = "serve-killed";
     let store = world.store(name)?;
     let seeds = world.store("killed-seeds")?;
     let (big, first) = (world.registry.image(world.fixture.big), world.registry.image(FIRST));
