@@ -91,7 +91,11 @@ impl Campaign {
             ("rss_limit_mb", MEMORY.into()),
             ("print_final_stats", 1),
         ];
-        Tool::new(&self.program)
+        // By way of another program: the most memory that a process has had counts for what it starts by itself (Linux: `fs/exec.c`), and integration
+        // has had more than the limit.
+        Tool::new("timeout")
+            .arg((each + GRACE).as_secs().to_string())
+            .arg(&self.program)
             .args(numbers.map(|(name, number)| format!("-{name}={number}")))
             .arg(format!("-dict={}", self.dictionary.display()))
             .arg(format!("-artifact_prefix={prefix}"))
