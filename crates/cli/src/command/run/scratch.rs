@@ -115,6 +115,12 @@ fn is_name(name: &str) -> bool {
 
 /// Removes the directory of a run; the lock, by which it is known for what it is, goes last.
 pub(super) fn discard(path: &Path) -> Result<()> {
+    empty(path)?;
+    remove(path)
+}
+
+/// Removes all but the lock.
+fn empty(path: &Path) -> Result<()> {
     let failed = |error| exit::outside(format!("cannot remove {}", path.display()), error);
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -126,7 +132,7 @@ pub(super) fn discard(path: &Path) -> Result<()> {
             remove(&entry.path())?;
         }
     }
-    remove(path)
+    Ok(())
 }
 
 fn sweep_one(path: &Path, name: &str) -> Result<()> {
@@ -267,13 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_directory_from_being_removed_leaves_the_lock() {
+    fn the_lock_goes_last() {
         let dir = tempfile::tempdir().expect("a directory");
         let left = leave(dir.path());
-        let directory = fs::read_dir(&left).expect("lists").count();
-        assert_eq!(directory, 2, "the lock and the bundle");
-        // As if it was killed in the middle.
-        fs::remove_dir_all(left.join("bundle/rootfs")).expect("removes");
+        assert_eq!(names(&left), ["bundle", LOCK]);
+        empty(&left).expect("removes");
+        assert_eq!(names(&left), [LOCK]);
+        // As if it was killed then: it is still known for what it is.
         sweep(dir.path());
         assert!(!left.exists());
         discard(&left).expect("nothing is there");
