@@ -49,6 +49,7 @@ mod sendfile;
 mod stamp;
 mod tags;
 mod tls;
+mod tuning;
 mod uploads;
 mod write_timeout;
 

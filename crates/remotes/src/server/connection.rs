@@ -31,6 +31,7 @@ use super::{
     request_body::RequestBody,
     sendfile::{Lane, Socket},
     tls::Tls,
+    tuning::tune,
     write_timeout::WriteTimeout,
 };
 
@@ -75,9 +76,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot turn off the delay of small packets");
-                }
+                tune(&stream, peer);
                 let (registry, watcher) = (registry.clone(), graceful.watcher());
                 let mut ending = ended.clone();
                 connections.spawn(async move {
