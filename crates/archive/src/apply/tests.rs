@@ -17,6 +17,7 @@ mod exchange;
 mod hiding;
 mod sparse;
 mod table;
+mod ways;
 
 /// A layer in the making.
 #[derive(Clone, Default)]
