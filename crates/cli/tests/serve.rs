@@ -24,8 +24,10 @@ struct Served {
 
 impl Served {
     fn start(wharf: &Wharf, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--addr", "127.0.0.1:0"], arguments].concat();
-        let mut command = wharf.command(&arguments);
+        Self::spawn(wharf.command(&[&["serve", "--addr", "127.0.0.1:0"], arguments].concat()))
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
@@ -86,6 +88,29 @@ async fn serving_and_stopping() {
     assert!(!wharf.run(&["ls", "-q"]).await.succeeded().contains(&two));
     neighbour.run(&["delete", &two]).await.failed(2);
     assert_eq!(served.stop().await, "", "nothing is told that was not asked for");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_files_may_be_open_as_the_system_allows() {
+    let wharf = Wharf::new();
+    let served = wharf.command(&["serve", "--addr", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 100 && ulimit -Hn 200 && exec \"$0\" \"$@\""]);
+    command.arg(served.get_program()).args(served.get_args());
+    for (name, value) in served.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let served = Served::spawn(command);
+    let limits = format!("/proc/{}/limits", served.child.as_ref().expect("it runs").id());
+    let limits = fs::read_to_string(limits).expect("reads");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("is told");
+    let numbers: Vec<&str> = files.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert_eq!(numbers, ["200", "200"], "{files}");
+    served.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,3 +56,35 @@ pub(super) fn fetch(file: &File, offset: u64, len: usize) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{env, io::Write};
+
+    use rustix::fs::{Advice, fadvise, fstatfs};
+
+    use super::*;
+
+    /// The magic number of tmpfs, whose files are in memory and nowhere else.
+    const TMPFS: i128 = 0x0102_1994;
+
+    #[test]
+    fn what_was_evicted_is_seen_to_be_and_fetched() {
+        const LEN: usize = 3 * STRIDE + 5;
+        // Beside the program, where there is more often a disk than where temporary files are.
+        let beside = env::current_exe().expect("a program").parent().expect("a directory").to_owned();
+        let mut file = tempfile::tempfile_in(beside).expect("a file");
+        file.write_all(&[7; LEN]).expect("written");
+        assert!(is_resident(&file, 0, LEN) && read_resident(&file, 5, LEN - 5).is_some());
+        file.sync_all().expect("synced");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
+        let has_disk = i128::from(fstatfs(&file).expect("told").f_type) != TMPFS;
+        assert_eq!(read_resident(&file, 0, 1).is_none(), has_disk);
+        assert_eq!(is_resident(&file, 0, LEN), !has_disk);
+        // Beyond the end too, as where the last part of a blob is looked after.
+        fetch(&file, 0, LEN + STRIDE).expect("fetched");
+        assert!(is_resident(&file, 0, LEN));
+        assert_eq!(read_resident(&file, 5, LEN - 5).expect("in memory"), vec![7; LEN - 5]);
+        assert!(read_resident(&file, 5, LEN).is_none(), "there is less");
+    }
+}

@@ -14,7 +14,10 @@ use tokio::{
     net::TcpListener,
     task::JoinSet,
 };
-use wharf_content::{Descriptor, Digest, Store, filter::FilterSet, gc::CollectOptions, reading};
+use wharf_content::{
+    CommitOptions, Descriptor, Digest, MemoryStore, Store, filter::FilterSet, gc::CollectOptions, reading,
+    write_blob,
+};
 use wharf_images::media_types;
 use wharf_remotes::{
     Via,
@@ -312,10 +315,41 @@ async fn what_is_asked_for_by_digest_is_kept_by_that_name_or_by_what_leads_to_it
     assert!(exists(&Digest::sha256(&upper.index)).await && exists(&Digest::sha256(&upper.manifest)).await);
 }
 
+/// As a killed proxy leaves it: the bytes of a manifest are here, and nothing holds its parts.
+#[tokio::test]
+async fn a_manifest_that_was_brought_by_halves_is_finished_when_it_is_asked_for() {
+    let upper = Upper::start().await;
+    let descriptor = Descriptor::of(media_types::OCI_MANIFEST, &upper.manifest);
+    let half = async || {
+        let (store, content) = (MemoryStore::new(), upper.manifest.clone().into());
+        let options = CommitOptions::default();
+        write_blob(&store, "half", &descriptor, content, options).await.expect("writes");
+        cache(Arc::new(store), proxy_of(upper.site.address)).await
+    };
+    let site = half().await;
+    let path = format!("/v2/lib/app/manifests/{}", descriptor.digest);
+    for _ in 0..2 {
+        let answer = site.get(&path).await;
+        assert_eq!((answer.status, &answer.body), (200, &upper.manifest));
+        let labels = site.store.info(&descriptor.digest).await.expect("it is there").labels;
+        for part in upper.layers.iter().map(|layer| Digest::sha256(layer)).chain([Digest::sha256(CONFIG)]) {
+            assert!(labels.values().any(|value| value == part.as_str()), "{part}: {labels:?}");
+        }
+    }
+    let records = upper.asked().await;
+    assert_eq!(asked(&records, "GET", &path), 0, "its bytes are here: {records:#?}");
+    assert_eq!(records.len(), 1, "it is asked what it is, once");
+
+    // Where nobody answers any more, what is here is served.
+    let site = half().await;
+    upper.site.stop().await;
+    assert_eq!(site.get(&path).await.body, upper.manifest);
+}
+
 #[tokio::test]
 async fn what_a_proxy_refuses() {
     let upper = Upper::start().await;
-    let site = cache(Arc::new(wharf_content::MemoryStore::new()), proxy_of(upper.site.address)).await;
+    let site = cache(Arc::new(MemoryStore::new()), proxy_of(upper.site.address)).await;
     let upload = "/v2/a/blobs/uploads/00000000000000000000000000000000";
     for (method, path) in [
         ("POST", "/v2/a/blobs/uploads/"),
@@ -344,7 +378,7 @@ async fn a_circle_ends() {
     // Two that are proxies of each other, so that neither knows it at first.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let store = || Arc::new(wharf_content::MemoryStore::new());
+    let store = || Arc::new(MemoryStore::new());
     let one = cache(store(), proxy_of(address)).await;
     let registry = wharf_remotes::server::Registry::with_options(
         store(),

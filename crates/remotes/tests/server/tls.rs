@@ -1,6 +1,6 @@
 //! The certificate of a registry: files that are of no use, and files that change while it runs.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::CertificateDer};
@@ -82,6 +82,23 @@ async fn certificates_are_renewed_while_it_runs() {
     fs::write(&key, &old.key).expect("writes");
     assert_eq!(shown().await, old.der);
     site.stop().await;
+}
+
+#[tokio::test]
+async fn who_never_shakes_hands_does_not_hold_up_the_end() {
+    let dir = TempDir::new().expect("a directory");
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let identity = Identity::new();
+    fs::write(&certificate, &identity.certificate).expect("writes");
+    fs::write(&key, &identity.key).expect("writes");
+    let tls = Tls::from_files(&certificate, &key).expect("both are good");
+    let long = Duration::from_secs(600);
+    let options = RegistryOptions::default().with_tls(tls).with_header_timeout(long);
+    let site = Site::memory(options.with_shutdown_grace(long)).await;
+    let _silent = site.connect().await;
+    // The one after it is served, so that it has been accepted.
+    assert_eq!(shown(&site, &[&identity]).await, identity.der);
+    tokio::time::timeout(long / 20, site.stop()).await.expect("nothing was asked on it");
 }
 
 #[test]
