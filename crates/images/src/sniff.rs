@@ -24,23 +24,45 @@ pub fn is_media_type(text: &str) -> bool {
     text.len() <= MAX_LEN && text.split_once('/').is_some_and(|(kind, name)| is_name(kind) && is_name(name))
 }
 
+/// What tells of a document what it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    schema_version: Option<u64>,
+    #[serde(default)]
+    manifests: Option<IgnoredAny>,
+    #[serde(default)]
+    config: Option<IgnoredAny>,
+    #[serde(default)]
+    fs_layers: Option<IgnoredAny>,
+}
+
+impl Shape {
+    /// The shape of an object in JSON.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|_| json::is_object(bytes))
+    }
+
+    /// What the document calls itself, where it does.
+    fn own(&self) -> Option<&str> {
+        self.media_type.as_deref().filter(|own| is_media_type(own))
+    }
+}
+
+/// Tells what a document calls itself (`mediaType`); `None` where it does not, or is not an object in JSON.
+pub fn own_type(bytes: &[u8]) -> Option<String> {
+    Shape::of(bytes)?.own().map(str::to_owned)
+}
+
 /// Tells what a document is: what it calls itself, else its shape. A document that could be two things is neither.
 pub fn document(bytes: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shape {
-        #[serde(default)]
-        media_type: Option<String>,
-        #[serde(default)]
-        schema_version: Option<u64>,
-        #[serde(default)]
-        manifests: Option<IgnoredAny>,
-        #[serde(default)]
-        config: Option<IgnoredAny>,
-        #[serde(default)]
-        fs_layers: Option<IgnoredAny>,
+    let shape = Shape::of(bytes)?;
+    if let Some(own) = shape.own() {
+        return Some(own.to_owned());
     }
-    let shape: Shape = serde_json::from_slice(bytes).ok().filter(|_| json::is_object(bytes))?;
     let by_shape = match shape {
         // Docker's first format has had no media type in it but for its last years.
         Shape { fs_layers: Some(_), .. } | Shape { schema_version: Some(1), .. } => {
@@ -51,7 +73,7 @@ pub fn document(bytes: &[u8]) -> Option<String> {
         Shape { config: Some(_), .. } => Some(media_types::OCI_MANIFEST),
         _ => None,
     };
-    shape.media_type.filter(|own| is_media_type(own)).or_else(|| by_shape.map(str::to_owned))
+    by_shape.map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -97,6 +119,8 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(document(text.as_bytes()).as_deref(), expected, "{text}");
+            let own = expected.filter(|own| *own == "a/b");
+            assert_eq!(own_type(text.as_bytes()).as_deref(), own, "{text}");
         }
     }
 }

@@ -27,6 +27,7 @@
 mod access;
 mod blobs;
 mod body;
+mod condition;
 mod connection;
 mod delete;
 mod keep;
@@ -56,6 +57,7 @@ mod write_timeout;
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
+use tokio::sync::Mutex;
 use wharf_content::{Catalogue, Store};
 use wharf_images::ImageStore;
 
@@ -305,6 +307,8 @@ struct Inner {
     options: RegistryOptions,
     keeper: Arc<Keeper>,
     parking: Parking,
+    /// Held while tags are changed, so that a condition on one still holds when it is.
+    tagging: Mutex<()>,
     metrics: Option<Metrics>,
     relay: Option<Relay>,
 }
@@ -336,7 +340,8 @@ impl Registry {
         let metrics = Metrics::new()
             .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
             .ok();
-        Self { inner: Arc::new(Inner { store, images, options, keeper, parking, metrics, relay }) }
+        let tagging = Mutex::new(());
+        Self { inner: Arc::new(Inner { store, images, options, keeper, parking, tagging, metrics, relay }) }
     }
 
     fn store(&self) -> &dyn Store {
@@ -374,7 +379,13 @@ impl Registry {
         let call = route::parse(&head.method, head.uri.path(), head.uri.query())?;
         access.understood(&call);
         if self.options().read_only && call.writes() {
-            return Err(Refusal::denied("this registry is read-only"));
+            let message = "this registry is read-only";
+            // "Deleting" has a status of its own for registries that do not.
+            return Err(if call.deletes() {
+                Refusal::not_allowed(message)
+            } else {
+                Refusal::denied(message)
+            });
         }
         // What is fetched is a change of the store, too.
         if let Some(relay) = self.inner.relay.as_ref().filter(|_| !self.options().read_only)
@@ -388,7 +399,7 @@ impl Registry {
             Call::ListTags { repository, page } => self.list_tags(&repository, &host, &page).await,
             Call::ReadManifest { repository, reference } => match reference {
                 Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,
-                Reference::Digest(digest) => self.read_manifest(&repository, &digest).await,
+                Reference::Digest(digest) => self.read_pinned(&repository, &digest, head).await,
             },
             Call::PutManifest(push) => self.put_manifest(&push, &host, head, body).await,
             Call::DeleteManifest { repository, reference } => {

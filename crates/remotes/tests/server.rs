@@ -9,6 +9,8 @@
 mod access;
 #[path = "server/collection.rs"]
 mod collection;
+#[path = "server/conditions.rs"]
+mod conditions;
 #[path = "server/conformance.rs"]
 mod conformance;
 #[path = "server/conformance_data.rs"]

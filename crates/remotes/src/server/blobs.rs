@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, Resource};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind};
 
 use super::{
     Registry,
+    condition::etag,
     media_type::OCTET_STREAM,
     names::Repository,
     range::{self, Selection},
@@ -26,10 +27,8 @@ impl Registry {
         head: &Parts,
     ) -> Result<Reply, Refusal> {
         self.present(repository, digest, Refusal::blob_unknown).await?;
-        if head.method == http::Method::HEAD && self.takes_pushes() {
-            // Who asks may be about to push something made of it: what is there after this cannot go.
-            self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
-        }
+        // What is there after this cannot go.
+        self.hold_asked(digest, head).await?;
         // Only the digest of the descriptor is looked at.
         let descriptor = Descriptor::new(OCTET_STREAM, digest.clone(), 0);
         let reader = match self.store().reader(&descriptor).await {
@@ -70,8 +69,4 @@ pub(super) fn described(digest: &Digest, status: StatusCode) -> Reply {
         .with(header::ETAG, &etag(digest))
         .with_value(BYTES.0, BYTES.1)
         .with_digest(digest)
-}
-
-fn etag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
 }

@@ -42,6 +42,7 @@ impl Registry {
         host: &Host,
         reference: &Reference,
     ) -> Result<Reply, Refusal> {
+        let _tagging = self.inner.tagging.lock().await;
         match reference {
             Reference::Tag(tag) => {
                 let mut image =

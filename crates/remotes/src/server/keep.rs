@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{Method, request::Parts};
 use tokio::sync::Mutex;
-use wharf_content::{ErrorKind, LeaseManager, LeaseOptions, Resource, Result, Store};
+use wharf_content::{Digest, ErrorKind, LeaseManager, LeaseOptions, Resource, Result, Store};
+
+use super::Registry;
 
 /// The most resources that are remembered as held; beyond it the store is asked again.
 const MAX_REMEMBERED: usize = 16 * 1024;
@@ -27,6 +30,16 @@ struct Current {
     lease: String,
     since: Instant,
     held: HashSet<Resource>,
+}
+
+impl Registry {
+    /// Holds what a client is told to be there by an answer to HEAD: it may be about to push something made of it.
+    pub(super) async fn hold_asked(&self, digest: &Digest, head: &Parts) -> Result<()> {
+        if head.method == Method::HEAD && self.takes_pushes() {
+            self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Keeper {

@@ -5,12 +5,13 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header, request::Parts};
 use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet};
 use wharf_images::{Image, Reference, decode, sniff};
 
 use super::{
     Registry,
+    condition::etag,
     media_type::{LABEL_MEDIA_TYPE, OCTET_STREAM},
     names::{Host, Repository, Tag},
     refusal::Refusal,
@@ -45,6 +46,21 @@ impl Registry {
     /// The most bytes that a manifest has which is answered.
     pub(super) fn manifest_limit(&self) -> u64 {
         decode::MAX_MANIFEST_LEN.max(self.options().max_manifest_len)
+    }
+
+    /// Answers a manifest by its digest.
+    pub(super) async fn read_pinned(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        head: &Parts,
+    ) -> Result<Reply, Refusal> {
+        if head.method == Method::HEAD {
+            // What is not there is not held; what is there after that cannot go.
+            self.present(repository, digest, Refusal::manifest_unknown).await?;
+            self.hold_asked(digest, head).await?;
+        }
+        self.read_manifest(repository, digest).await
     }
 
     /// Answers a manifest of any repository. What it is says, in this order: the label of its push, a record that points at it, the
@@ -112,7 +128,7 @@ impl Registry {
 fn reply(digest: &Digest, media_type: &str, reader: Arc<dyn BlobReader>, read: Option<Bytes>) -> Reply {
     let reply = Reply::new(StatusCode::OK)
         .with(header::CONTENT_TYPE, media_type)
-        .with(header::ETAG, &format!("\"{digest}\""))
+        .with(header::ETAG, &etag(digest))
         .with_digest(digest);
     if let Some(bytes) = read {
         return reply.with_bytes(bytes);

@@ -74,7 +74,7 @@ mod tests {
         // Beside the program, where there is more often a disk than where temporary files are.
         let beside = env::current_exe().expect("a program").parent().expect("a directory").to_owned();
         let mut file = tempfile::tempfile_in(beside).expect("a file");
-        file.write_all(&[7; LEN]).expect("written");
+        file.write_all(&vec![7; LEN]).expect("written");
         assert!(is_resident(&file, 0, LEN) && read_resident(&file, 5, LEN - 5).is_some());
         file.sync_all().expect("synced");
         fadvise(&file, 0, None, Advice::DontNeed).expect("advised");

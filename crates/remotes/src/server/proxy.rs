@@ -43,7 +43,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, header, request::Parts};
+use http::{HeaderName, StatusCode, header, request::Parts};
 use wharf_content::{Descriptor, Digest};
 use wharf_images::{Reference as ImageReference, transport::Resolver};
 
@@ -60,6 +60,9 @@ use crate::via::Via;
 
 /// How long a tag is taken for what the upstream said that it is: about as long as all machines of a site take to ask for a new image.
 pub const PROXY_TTL: Duration = Duration::from_secs(10);
+
+/// Tells that an answer is of the registry that was asked for ("Registry Proxying").
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
@@ -200,7 +203,7 @@ impl Registry {
         if let Err(refusal) = relay.admit(head) {
             return Some(Err(refusal));
         }
-        Some(match call {
+        let answer = match call {
             Call::Version | Call::Metrics | Call::UploadStatus { .. } => return None,
             Call::ReadManifest { repository, reference: Reference::Tag(tag) } => {
                 self.relay_tagged(relay, repository, tag).await
@@ -217,9 +220,12 @@ impl Registry {
                 let upstream = &relay.proxy.upstream;
                 let message =
                     format!("this registry is a proxy of {0}: push to {0} itself", upstream.domain());
-                let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message);
-                Err(refusal.with_header(header::ALLOW, "GET, HEAD"))
+                Err(Refusal::not_allowed(message))
             }
-        })
+        };
+        Some(answer.map(|reply| match route::namespace(head.uri.query()) {
+            Some(namespace) => reply.with(OCI_NAMESPACE, &namespace),
+            None => reply,
+        }))
     }
 }

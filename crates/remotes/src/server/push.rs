@@ -1,7 +1,7 @@
 //! Taking in manifests ("Pushing Manifests").
 //!
 //! First everything is checked, then the bytes are committed, then the tags are made: a record never precedes its content. Bytes are
-//! kept as they came. What a manifest is made of should be there before it, and the client is warned where it is not, or
+//! kept as they came. A [condition](super::condition) of the request is looked at before anything is changed. What a manifest is made of should be there before it, and the client is warned where it is not, or
 //! [refused](super::RegistryOptions::with_complete_manifests); what an index lists may come later, or never.
 
 use std::{collections::HashSet, sync::Arc};
@@ -14,12 +14,16 @@ use wharf_content::{
     labels::GC_PREFIX, reading, write_blob,
 };
 use wharf_images::{
-    Decoded, Image, ImageStore, Kind, decode::ManifestDecoders, labels::child_labels, media_types, record,
-    sniff,
+    Decoded, Image, ImageStore, Kind,
+    decode::ManifestDecoders,
+    labels::child_labels,
+    media_types::{self, is_schema1},
+    record, sniff,
 };
 
 use super::{
     Registry,
+    condition::{self, is_conditional},
     media_type::LABEL_MEDIA_TYPE,
     names::Host,
     referrers::LABEL_SUBJECT,
@@ -65,13 +69,11 @@ impl Registry {
             return Err(Refusal::bad(Code::ManifestInvalid, "the manifest is empty"));
         }
         let digest = verified_digest(push.digest.as_ref(), &bytes)?;
-        let Some(media_type) = declared.map(str::to_owned).or_else(|| sniff::document(&bytes)) else {
-            return Err(Refusal::bad(Code::ManifestInvalid, "the request has no Content-Type"));
-        };
+        let media_type = self.agreed_type(declared, &bytes)?;
         let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
         // What is found to be there stays until the manifest holds it, and the manifest until the tags hold that.
         let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
-        let taken = self.take_in(&leased, push, host, &descriptor, bytes).await;
+        let taken = self.take_in(&leased, push, host, head, &descriptor, bytes).await;
         let released = leased.release().await;
         let taken = taken?;
         released?;
@@ -98,9 +100,17 @@ impl Registry {
         leased: &LeasedStore,
         push: &Push,
         host: &Host,
+        head: &Parts,
         descriptor: &Descriptor,
         bytes: Bytes,
     ) -> Result<Taken, Refusal> {
+        // From here on nobody else changes what a condition is about.
+        let mut tagging = None;
+        if is_conditional(&head.headers) {
+            tagging = Some(self.inner.tagging.lock().await);
+            let current = self.standing(push, host).await?;
+            condition::check(&head.headers, current.as_ref())?;
+        }
         let (decoded, missing) = self.decode_pushed(leased, descriptor, &bytes).await?;
         keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;
         if push.tags.is_empty() {
@@ -116,11 +126,59 @@ impl Registry {
             }
         }
         let repository = push.repository.pushed(host);
+        if tagging.is_none() && !push.tags.is_empty() {
+            tagging = Some(self.inner.tagging.lock().await);
+        }
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
             retarget(self.images(), Image::new(name, descriptor.clone())).await?;
         }
+        drop(tagging);
         Ok(Taken { subject: decoded.subject, missing })
+    }
+
+    /// What is there now under the name that a push is for.
+    async fn standing(&self, push: &Push, host: &Host) -> Result<Option<Digest>, Refusal> {
+        match (&push.digest, &push.tags[..]) {
+            (_, [tag]) if !push.by_parameter => {
+                Ok(self.find(&push.repository, host, tag).await?.map(|image| image.target.digest))
+            }
+            (Some(digest), _) => {
+                match self.present(&push.repository, digest, Refusal::manifest_unknown).await {
+                    Err(refusal) if refusal.is_missing() => Ok(None),
+                    present => present.map(|_| Some(digest.clone())),
+                }
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// The type of a manifest: what the request says, which must be what the document says of itself. Repositories share what is in the
+    /// store, and what a manifest is made of is held by what its type tells, so that nobody may call one something else.
+    fn agreed_type(&self, declared: Option<&str>, bytes: &[u8]) -> Result<String, Refusal> {
+        let Some(declared) = declared else {
+            return sniff::document(bytes)
+                .ok_or_else(|| Refusal::bad(Code::ManifestInvalid, "the request has no Content-Type"));
+        };
+        let found = match sniff::own_type(bytes) {
+            // In the document's spelling: decoders know no other.
+            Some(own) if own.eq_ignore_ascii_case(declared) => return Ok(own),
+            // Signed or not is what the request alone says.
+            Some(own) if is_schema1(&own) && is_schema1(declared) => None,
+            Some(own) => Some(own),
+            // Nobody knows the type, but what it is made of can be seen.
+            None if self.options().catalogue.find::<ManifestDecoders>(declared)?.is_none() => {
+                sniff::document(bytes)
+            }
+            None => None,
+        };
+        match found {
+            None => Ok(declared.to_owned()),
+            Some(found) => Err(Refusal::bad(
+                Code::ManifestInvalid,
+                format!("the Content-Type is {declared}, and the manifest is {found}"),
+            )),
+        }
     }
 
     /// Reads a manifest and counts its parts that are not there. A type that nobody decodes has no parts.

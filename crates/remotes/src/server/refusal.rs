@@ -97,6 +97,12 @@ impl Refusal {
             .with_header(header::RETRY_AFTER, "1")
     }
 
+    /// A change of what can only be read here (405).
+    pub(super) fn not_allowed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+            .with_header(header::ALLOW, "GET, HEAD")
+    }
+
     /// A method that an endpoint does not have (405).
     pub(super) fn method(allowed: &str) -> Self {
         let message = format!("the endpoint does not have this method: it has {allowed}");

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use wharf_content::{BlobReader, Digest};
 
-use super::body::Content;
+use super::{body::Content, condition::is_known};
 
 /// The digest of what an answer is about ("Pulling manifests").
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -84,7 +84,7 @@ impl Reply {
     /// Leaves out what the client has already, which it says by the entity tag (304; RFC 9110, 13.1.2).
     pub(super) fn unless_known(mut self, request: &HeaderMap) -> Self {
         let headers = self.0.headers_mut();
-        if headers.get(header::ETAG).is_some_and(|etag| is_known(request, etag)) {
+        if headers.get(header::ETAG).is_some_and(|etag| is_known(request, etag.as_bytes())) {
             for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_TYPE] {
                 headers.remove(name);
             }
@@ -97,13 +97,4 @@ impl Reply {
     pub(super) fn into_response(self) -> Response<Content> {
         self.0
     }
-}
-
-/// Whether `If-None-Match` names the tag, weakly or not. No tag of ours has a comma.
-fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let lists = request.get_all(header::IF_NONE_MATCH).iter();
-    lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).any(|tag| {
-        let tag = tag.trim_ascii();
-        tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes()
-    })
 }

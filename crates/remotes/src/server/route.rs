@@ -51,6 +51,11 @@ impl Call {
         }
     }
 
+    /// Whether it is a deletion of content, which a registry may not have at all.
+    pub(super) fn deletes(&self) -> bool {
+        matches!(self, Self::DeleteManifest { .. } | Self::DeleteBlob { .. })
+    }
+
     /// Whether it may change the store.
     pub(super) fn writes(&self) -> bool {
         match self {
@@ -301,10 +306,8 @@ impl<'a> Query<'a> {
     }
 
     fn start(&self) -> Result<Start, Refusal> {
-        if let Some(digest) = self.digest("mount")? {
-            if self.one("from").is_some_and(|from| Repository::parse(from).is_none()) {
-                return Err(name_invalid());
-            }
+        // What cannot be mounted is uploaded. Blobs are those of the store, so that it is no matter from where they are to be mounted.
+        if let Some(Ok(digest)) = self.one("mount").map(str::parse) {
             return Ok(Start::Mount(digest));
         }
         if let Some(digest) = self.digest("digest")? {

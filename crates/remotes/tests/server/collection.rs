@@ -7,7 +7,7 @@ use wharf_content::{Catalogue, Descriptor, Digest, Result, Store, filter::Filter
 use wharf_images::{Image, ImageStore, Selection, image, image_store, media_types};
 use wharf_remotes::server::RegistryOptions;
 
-use crate::site::{Site, local};
+use crate::site::{CONFIG, Site, local};
 
 /// Records before each of whose changes the store is collected.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ async fn what_has_no_manifest_yet_is_kept_for_a_while_also_over_a_restart() {
     };
     // Found by who would have pushed it, while nothing else holds it any more.
     site.push_image("old", "1", b"shared").await;
+    let listed = site.push_image("old", "2", b"of a child").await;
     let leases = store.leases().expect("has leases");
     for lease in leases.list_leases(&FilterSet::all()).await.expect("lists") {
         leases.delete_lease(&lease.id).await.expect("removes");
@@ -93,17 +94,21 @@ async fn what_has_no_manifest_yet_is_kept_for_a_while_also_over_a_restart() {
     };
     let found = format!("/v2/a/blobs/{}", Digest::sha256(b"shared"));
     assert_eq!(site.send("HEAD", &found, &[], b"").await.status, 200);
+    let manifest = format!("/v2/a/manifests/{}", Digest::sha256(&listed));
+    assert_eq!(site.send("HEAD", &manifest, &[], b"").await.status, 200);
     for image in site.images.list(&FilterSet::all()).await.expect("lists") {
         site.images.delete(&image.name, None).await.expect("removes");
     }
     let empty = site.begin("a").await;
     let pushed = site.push_blob("a", b"pushed").await;
-    assert_eq!(collect().await, 2, "the manifest and the config of the old image");
+    assert_eq!(collect().await, 1, "the manifest of the old image");
     site.stop().await;
 
     let site = Site::start(Arc::clone(&store), RegistryOptions::default()).await;
     assert_eq!(collect().await, 0);
-    for blob in [pushed, Digest::sha256(b"shared")] {
+    // With all that it is made of, so that an index of it is whole.
+    assert_eq!(site.get(&manifest).await.body, listed);
+    for blob in [pushed, Digest::sha256(b"shared"), Digest::sha256(b"of a child"), Digest::sha256(CONFIG)] {
         assert_eq!(site.get(&format!("/v2/a/blobs/{blob}")).await.status, 200);
     }
     let digest = Digest::sha256(b"later");

@@ -77,11 +77,18 @@ async fn read_only() {
         ("POST", "/v2/a/blobs/uploads/"),
         ("PATCH", &location),
         ("DELETE", &location),
-        ("DELETE", "/v2/a/manifests/x"),
-        ("DELETE", &format!("/v2/a/blobs/{}", Digest::sha256(b"layer"))),
         ("PUT", "/v2/a/manifests/y"),
     ] {
         site.send(method, path, &[("Content-Type", "a/b")], b"x").await.refuses(403, "DENIED");
+    }
+    for path in [
+        "/v2/a/manifests/x",
+        &format!("/v2/a/manifests/{}", Digest::sha256(&pushed)),
+        &format!("/v2/a/blobs/{}", Digest::sha256(b"layer")),
+    ] {
+        let answer = site.send("DELETE", path, &[], b"").await;
+        answer.refuses(405, "UNSUPPORTED");
+        assert_eq!(answer.header("allow"), Some("GET, HEAD"));
     }
     assert_eq!(site.get(&format!("/v2/a/manifests/{}", Digest::sha256(&pushed))).await.body, pushed);
     site.stop().await;

@@ -368,7 +368,9 @@ async fn what_a_proxy_refuses() {
     answer.refuses(404, "NAME_UNKNOWN");
     assert!(String::from_utf8_lossy(&answer.body).contains(&own.to_string()), "{answer:?}");
     assert_eq!(upper.asked().await.len(), 0);
-    assert_eq!(site.get(&path(&own.to_string())).await.body, upper.index, "a store in memory will do");
+    let answer = site.get(&path(&own.to_string())).await;
+    assert_eq!(answer.body, upper.index, "a store in memory will do");
+    assert_eq!(answer.header("oci-namespace"), Some(own.to_string().as_str()));
     assert_eq!(site.get(&format!("/v2/lib/app/blobs/{}", Digest::sha256(CONFIG))).await.body, CONFIG);
     assert_eq!(site.get("/v2/").await.status, 200);
 }
