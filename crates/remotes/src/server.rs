@@ -14,7 +14,8 @@
 //! where `R` itself begins with a domain; the record in the domain of the request's `Host` header; the one of Docker Hub, normalised
 //! as Docker does it; any other record whose path is `R` and whose tag is `T`, the most recently changed one. A push of `R:T` names
 //! its record after the `Host` header, or `R:T` where `R` begins with a domain. Manifests by digest and blobs are those of the whole
-//! store, whatever the repository; what was deleted in one repository is gone in that one.
+//! store, whatever the repository; what was deleted in one repository is gone in that one, and images of other registries stay in the
+//! store.
 //!
 //! What was pushed and is part of no image yet is held for [`UPLOAD_GRACE`] and more, in this process or after it.
 //!
@@ -80,6 +81,7 @@ pub use self::{
     media_type::LABEL_MEDIA_TYPE,
     passwords::Passwords,
     proxy::{PROXY_TTL, Proxy, Upstream},
+    push::LABEL_PUSHED,
     referrers::LABEL_SUBJECT,
     tls::Tls,
 };
@@ -396,6 +398,7 @@ impl Registry {
         match call {
             Call::Version => Ok(Reply::json(&serde_json::json!({}))),
             Call::Metrics => self.count(),
+            Call::ListRepositories { page } => self.list_repositories(&page).await,
             Call::ListTags { repository, page } => self.list_tags(&repository, &host, &page).await,
             Call::ReadManifest { repository, reference } => match reference {
                 Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,

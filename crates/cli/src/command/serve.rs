@@ -30,6 +30,9 @@ const MAX_WAITING: usize = 4096;
 #[command(
     after_help = "Prints the URL and serves until it is interrupted; then requests have 10 seconds to end. What is in the store can be pulled, \
 and what is pushed is an image of the store. /metrics has Prometheus' text.\n\n\
+Images of other registries are served by their paths: docker.io/library/busybox:1 as HOST/library/busybox:1 and HOST/busybox:1, \
+ghcr.io/team/app:1 as HOST/team/app:1. What is pushed is named after HOST as the client writes it, and goes before the others for who \
+writes the same. Deleting at the registry never removes images of other registries from the store.\n\n\
 An address that other machines can reach takes --tls-cert and --htpasswd, or --allow-public. Who has a password may read everything in the \
 store and, without --read-only, change it.\n\n\
 With --proxy, what is not in the store is fetched from another registry when somebody asks for it, once, whoever asks, with the \

@@ -3,20 +3,25 @@
 //! Repositories share the content of the store. What one of them deletes may be part of another's images, or of one that somebody pulled,
 //! so that a label on the content says in which repositories it is deleted. The content itself goes with the next collection after nothing
 //! holds it any more. Pushing or mounting it again takes the label away.
+//!
+//! A tag may stand for images that are none of this registry: pulled from others, and served because their path is the repository's. Their
+//! records are the store's. They stay, with a label that hides them here, until they get another target.
 
 use http::StatusCode;
 use wharf_content::{Digest, Error, ErrorKind, Info, Labels, filter::FilterSet};
-use wharf_images::Reference as ImageReference;
+use wharf_images::{Image, Reference as ImageReference};
 
 use super::{
     Registry,
     names::{Host, Repository},
+    push::LABEL_PUSHED,
     refusal::Refusal,
     reply::Reply,
     route::Reference,
 };
 
-/// Begins the labels on content that is deleted in a repository, which follows.
+/// Begins the labels on content that is deleted in a repository, which follows. On an image record it hides the record from that repository,
+/// as long as its value is the name and digest of the record.
 pub const LABEL_DELETED: &str = "dev.wharf.deleted.";
 /// Begins the labels on manifests that have lost a tag in a repository, which follows.
 const LABEL_UNTAGGED: &str = "dev.wharf.untagged.";
@@ -33,6 +38,16 @@ fn untagged(repository: &Repository) -> String {
 pub(super) fn is_deleted(labels: &Labels, repository: &Repository) -> bool {
     // Looked for by its beginning first: next to nothing has one.
     labels.keys().any(|key| key.starts_with(LABEL_DELETED)) && labels.contains_key(&label(repository))
+}
+
+/// Whether a record was hidden from a repository, and is still what it was then.
+pub(super) fn is_hidden(image: &Image, repository: &Repository) -> bool {
+    !image.labels.is_empty() && image.labels.get(&label(repository)) == Some(&mark_of(image))
+}
+
+/// By what a hidden record is known again. Labels go along where an image gets another name.
+fn mark_of(image: &Image) -> String {
+    format!("{}@{}", image.name, image.target.digest)
 }
 
 impl Registry {
@@ -53,7 +68,7 @@ impl Registry {
                     if let Err(refusal) = self.mark(&image.target.digest, untagged(repository)).await {
                         tracing::warn!(digest = %image.target.digest, ?refusal, "a manifest is not marked as untagged");
                     }
-                    self.remove_record(&image.name).await?;
+                    self.put_away(repository, host, image).await?;
                     match self.find(repository, host, tag).await? {
                         Some(next) => image = next,
                         None => break,
@@ -67,7 +82,7 @@ impl Registry {
                 for image in self.images().list(&recorded).await? {
                     let name = ImageReference::parse(&image.name);
                     if name.is_ok_and(|name| repository.covers(&meanings, &name)) {
-                        self.remove_record(&image.name).await?;
+                        self.put_away(repository, host, image).await?;
                     }
                 }
                 self.mark(digest, label(repository)).await?;
@@ -134,11 +149,22 @@ impl Registry {
         }
     }
 
-    async fn remove_record(&self, name: &str) -> Result<(), Refusal> {
-        match self.images().delete(name, None).await {
+    /// Removes the record of an image of this registry, and hides one that is not.
+    async fn put_away(&self, repository: &Repository, host: &Host, image: Image) -> Result<(), Refusal> {
+        let is_named_after_us =
+            ImageReference::parse(&image.name).is_ok_and(|name| name.repository() == repository.pushed(host));
+        let outcome = if is_named_after_us || image.labels.get(LABEL_PUSHED) == Some(&image.name) {
+            self.images().delete(&image.name, None).await
+        } else {
+            let (key, value) = (label(repository), mark_of(&image));
+            let path = format!("labels.{key}");
+            let hidden = image.with_labels(Labels::from([(key, value)]));
+            self.images().update(hidden, &[&path]).await.map(drop)
+        };
+        match outcome {
             // Somebody else was faster.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => Ok(removed?),
+            done => Ok(done?),
         }
     }
 }

@@ -12,6 +12,7 @@ use wharf_images::{Image, Reference, decode, sniff};
 use super::{
     Registry,
     condition::etag,
+    delete::is_hidden,
     media_type::{LABEL_MEDIA_TYPE, OCTET_STREAM},
     names::{Host, Repository, Tag},
     refusal::Refusal,
@@ -94,12 +95,14 @@ impl Registry {
         for meaning in repository.meanings(host) {
             match self.images().get(&format!("{meaning}:{}", tag.as_str())).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Ok(image) if is_hidden(&image, repository) => {}
                 image => return Ok(Some(image?)),
             }
         }
         let fits = |image: &Image| {
-            Reference::parse(&image.name)
-                .is_ok_and(|name| name.path() == repository.as_str() && name.tag() == Some(tag.as_str()))
+            let is_called_so = Reference::parse(&image.name)
+                .is_ok_and(|name| name.path() == repository.as_str() && name.tag() == Some(tag.as_str()));
+            is_called_so && !is_hidden(image, repository)
         };
         let mut images = self.images().list(&FilterSet::all()).await?;
         images.retain(fits);

@@ -162,6 +162,11 @@ impl Relay {
         }
     }
 
+    /// The domain of the upstream's images.
+    pub(super) fn domain(&self) -> &str {
+        self.proxy.upstream.domain()
+    }
+
     fn resolver(&self) -> &dyn Resolver {
         self.proxy.resolver.as_ref()
     }
@@ -204,7 +209,9 @@ impl Registry {
             return Some(Err(refusal));
         }
         let answer = match call {
-            Call::Version | Call::Metrics | Call::UploadStatus { .. } => return None,
+            Call::Version | Call::Metrics | Call::ListRepositories { .. } | Call::UploadStatus { .. } => {
+                return None;
+            }
             Call::ReadManifest { repository, reference: Reference::Tag(tag) } => {
                 self.relay_tagged(relay, repository, tag).await
             }

@@ -4,7 +4,7 @@
 //! kept as they came. A [condition](super::condition) of the request is looked at before anything is changed. What a manifest is made of should be there before it, and the client is warned where it is not, or
 //! [refused](super::RegistryOptions::with_complete_manifests); what an index lists may come later, or never.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, iter, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
@@ -37,6 +37,8 @@ use super::{
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Names a tag that was made from a parameter.
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// On the record of an image that was pushed to the registry. Its value is the record's name: labels go along where an image gets another one.
+pub const LABEL_PUSHED: &str = "dev.wharf.pushed";
 /// How many missing blobs an error names.
 const SHOWN: usize = 32;
 
@@ -131,7 +133,8 @@ impl Registry {
         }
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
-            retarget(self.images(), Image::new(name, descriptor.clone())).await?;
+            let labels = Labels::from([(LABEL_PUSHED.to_owned(), name.clone())]);
+            retarget(self.images(), Image::new(name, descriptor.clone()).with_labels(labels)).await?;
         }
         drop(tagging);
         Ok(Taken { subject: decoded.subject, missing })
@@ -287,9 +290,11 @@ pub(super) fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
     labels
 }
 
-/// Points a record at a new target, whether there was one or not; the labels of one that was stay.
+/// Points a record at a new target, whether there was one or not. Labels of one that was stay unless this one has them too.
 pub(super) async fn retarget(images: &dyn ImageStore, image: Image) -> Result<Image, Error> {
-    match images.update(image.clone(), &["target"]).await {
+    let labels: Vec<String> = image.labels.keys().map(|key| format!("labels.{key}")).collect();
+    let changed: Vec<&str> = iter::once("target").chain(labels.iter().map(String::as_str)).collect();
+    match images.update(image.clone(), &changed).await {
         Err(error) if error.kind() == ErrorKind::NotFound => record::put(images, image).await,
         outcome => outcome,
     }

@@ -29,6 +29,7 @@ pub(super) enum Call {
     AppendUpload { upload: Upload },
     FinishUpload { upload: Upload, digest: Digest },
     CancelUpload { upload: Upload },
+    ListRepositories { page: Page },
     ListTags { repository: Repository, page: Page },
     ListReferrers { repository: Repository, subject: Digest, filter: Option<String>, last: Option<Digest> },
 }
@@ -46,6 +47,7 @@ impl Call {
             | Self::AppendUpload { .. }
             | Self::FinishUpload { .. }
             | Self::CancelUpload { .. } => "uploads",
+            Self::ListRepositories { .. } => "catalog",
             Self::ListTags { .. } => "tags",
             Self::ListReferrers { .. } => "referrers",
         }
@@ -71,6 +73,7 @@ impl Call {
             | Self::ReadManifest { .. }
             | Self::ReadBlob { .. }
             | Self::UploadStatus { .. }
+            | Self::ListRepositories { .. }
             | Self::ListTags { .. }
             | Self::ListReferrers { .. } => false,
         }
@@ -152,6 +155,10 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
     };
     match rest {
         [] | [""] => allow(method, &[Method::GET, Method::HEAD]).map(|()| Call::Version),
+        ["_catalog"] => {
+            allow(method, &[Method::GET, Method::HEAD])?;
+            Ok(Call::ListRepositories { page: query.page()? })
+        }
         [name @ .., "tags", "list"] => {
             let repository = repository(name)?;
             allow(method, &[Method::GET, Method::HEAD])?;

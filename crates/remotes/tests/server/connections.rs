@@ -20,7 +20,9 @@ async fn refusals_are_answered_on_the_wire() {
     let site = Site::memory(RegistryOptions::default()).await;
     for (method, path, status, code) in [
         ("GET", "/", 404, "UNSUPPORTED"),
-        ("GET", "/v2/_catalog", 404, "UNSUPPORTED"),
+        ("GET", "/v2/_catalogue", 404, "UNSUPPORTED"),
+        ("POST", "/v2/_catalog", 405, "UNSUPPORTED"),
+        ("GET", "/v2/_catalog?n=x", 400, "UNSUPPORTED"),
         ("POST", "/v2/a/manifests/x", 405, "UNSUPPORTED"),
         ("GET", "/v2/../../etc/passwd/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/%2e%2e/tags/list", 400, "NAME_INVALID"),

@@ -1,6 +1,6 @@
 //! Content management: what is deleted is gone in its repository, and in no other.
 
-use wharf_content::{Descriptor, Digest, gc::CollectOptions};
+use wharf_content::{Descriptor, Digest, filter::FilterSet, gc::CollectOptions};
 use wharf_images::{Image, media_types};
 use wharf_remotes::server::RegistryOptions;
 
@@ -58,8 +58,55 @@ async fn a_tag_that_several_records_stand_for() {
         }
         assert_eq!(delete(site, "/v2/o/p/manifests/1").await.status, 202);
         site.get("/v2/o/p/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
+        delete(site, "/v2/o/p/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
         assert_eq!(site.get("/v2/o/p/manifests/2").await.status, 200);
         assert_eq!(site.get("/v2/o/other/manifests/1").await.status, 200);
+        assert_eq!(site.get("/v2/o/p/tags/list").await.json()["tags"], serde_json::json!(["2"]));
+        // What was pushed here is gone, and what was pulled from others is the store's as before.
+        let images = site.images.list(&FilterSet::all()).await.expect("lists");
+        let names: Vec<&str> = images.iter().map(|image| image.name.as_str()).collect();
+        assert_eq!(names, ["docker.io/o/p:1", "quay.io/o/other:1", "quay.io/o/p:1", "quay.io/o/p:2"]);
+
+        // By another name, or with another target, it is served again; so is what is pushed.
+        let hidden = site.images.get("docker.io/o/p:1").await.expect("it is there");
+        let again = Image::new(format!("{}/o/p:1", site.address), target.clone()).with_labels(hidden.labels);
+        site.images.create(again).await.expect("creates");
+        assert_eq!(site.get("/v2/o/p/manifests/1").await.body, pushed);
+        assert_eq!(delete(site, "/v2/o/p/manifests/1").await.status, 202);
+        site.get("/v2/o/p/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
+        let other = site.push_image("elsewhere", "1", b"another").await;
+        let moved = Image::new("quay.io/o/p:1", Descriptor::of(media_types::OCI_MANIFEST, &other));
+        site.images.update(moved, &["target"]).await.expect("updates");
+        assert_eq!(site.get("/v2/o/p/manifests/1").await.body, other);
+        site.push_image("o/p", "1", b"layer").await;
+        assert_eq!(site.get("/v2/o/p/manifests/1").await.body, pushed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_that_is_called_in_several_ways() {
+    each(async |site: &Site| {
+        let put = async |host: &str| {
+            let headers = [("Host", host), ("Content-Type", media_types::OCI_INDEX)];
+            site.send("PUT", "/v2/o/p/manifests/1", &headers, &index(&[])).await.status
+        };
+        let names = async || {
+            let images = site.images.list(&FilterSet::all()).await.expect("lists");
+            images.into_iter().map(|image| image.name).collect::<Vec<_>>()
+        };
+        assert_eq!(put("one.example").await, 201);
+        let pushed = site.images.get("one.example/o/p:1").await.expect("recorded");
+        // The labels go along.
+        let other = Image::new("quay.io/o/p:1", pushed.target).with_labels(pushed.labels);
+        site.images.create(other).await.expect("creates");
+        assert_eq!(delete(site, "/v2/o/p/manifests/1").await.status, 202);
+        assert_eq!(names().await, ["quay.io/o/p:1"], "it was pushed under another name of this registry");
+        assert_eq!(put("one.example").await, 201);
+        let by_digest = format!("/v2/o/p/manifests/{}", Digest::sha256(&index(&[])));
+        assert_eq!(delete(site, &by_digest).await.status, 202);
+        assert_eq!(names().await, ["quay.io/o/p:1"]);
+        site.get("/v2/o/p/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
     })
     .await;
 }

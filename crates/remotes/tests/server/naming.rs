@@ -106,3 +106,33 @@ async fn tags_in_pages() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn repositories_in_pages() {
+    each(async |site: &Site| {
+        assert_eq!(site.get("/v2/_catalog").await.json(), json!({ "repositories": [] }));
+        for path in ["b/c", "a", "quay.io/q/r"] {
+            for tag in ["1", "2"] {
+                let path = format!("/v2/{path}/manifests/{tag}");
+                assert_eq!(site.put_manifest(&path, media_types::OCI_INDEX, &index(&[])).await.status, 201);
+            }
+        }
+        let target = site.images.get(&format!("{}/a:1", site.address)).await.expect("recorded").target;
+        for name in ["docker.io/library/busybox:1", "docker.io/b/c:3", "no reference"] {
+            site.images.create(Image::new(name, target.clone())).await.expect("recorded");
+        }
+        // Each can be asked for by that name.
+        let all = ["a", "b/c", "library/busybox", "q/r"];
+        assert_eq!(site.get("/v2/_catalog").await.json(), json!({ "repositories": all }));
+        for repository in all {
+            assert_eq!(site.get(&format!("/v2/{repository}/tags/list")).await.status, 200, "{repository}");
+        }
+        let page = site.get("/v2/_catalog?n=2").await;
+        assert_eq!(page.json()["repositories"], json!(["a", "b/c"]));
+        assert_eq!(page.header("link"), Some("</v2/_catalog?n=2&last=b/c>; rel=\"next\""));
+        let page = site.get("/v2/_catalog?n=2&last=b/c").await;
+        assert_eq!(page.json()["repositories"], json!(["library/busybox", "q/r"]));
+        assert_eq!(page.header("link"), None);
+    })
+    .await;
+}

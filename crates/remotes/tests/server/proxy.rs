@@ -18,7 +18,7 @@ use wharf_content::{
     CommitOptions, Descriptor, Digest, MemoryStore, Store, filter::FilterSet, gc::CollectOptions, reading,
     write_blob,
 };
-use wharf_images::media_types;
+use wharf_images::{Image, media_types};
 use wharf_remotes::{
     Via,
     registry::{RegistryResolver, RegistrySettings},
@@ -364,6 +364,7 @@ async fn what_a_proxy_refuses() {
     }
     let (own, other) = (upper.site.address, "docker.io");
     let path = |namespace: &str| format!("/v2/lib/app/manifests/v1?ns={namespace}");
+    assert_eq!(site.get("/v2/_catalog").await.json()["repositories"], serde_json::json!([]));
     let answer = site.get(&path(other)).await;
     answer.refuses(404, "NAME_UNKNOWN");
     assert!(String::from_utf8_lossy(&answer.body).contains(&own.to_string()), "{answer:?}");
@@ -371,6 +372,9 @@ async fn what_a_proxy_refuses() {
     let answer = site.get(&path(&own.to_string())).await;
     assert_eq!(answer.body, upper.index, "a store in memory will do");
     assert_eq!(answer.header("oci-namespace"), Some(own.to_string().as_str()));
+    let target = site.images.get(&upper.name()).await.expect("recorded").target;
+    site.images.create(Image::new("quay.io/not/served:1", target)).await.expect("recorded");
+    assert_eq!(site.get("/v2/_catalog").await.json()["repositories"], serde_json::json!(["lib/app"]));
     assert_eq!(site.get(&format!("/v2/lib/app/blobs/{}", Digest::sha256(CONFIG))).await.body, CONFIG);
     assert_eq!(site.get("/v2/").await.status, 200);
 }

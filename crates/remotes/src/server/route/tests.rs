@@ -97,6 +97,11 @@ fn calls() {
         ),
         ("DELETE", format!("/v2/a/b/blobs/uploads/{ID}"), Call::CancelUpload { upload: upload() }),
         ("GET", "/v2/a/b/tags/list".to_owned(), tags(None, None)),
+        (
+            "GET",
+            "/v2/_catalog?n=1&last=a/b".to_owned(),
+            Call::ListRepositories { page: Page { limit: Some(1), last: Some("a/b".to_owned()) } },
+        ),
         ("GET", "/v2/a/b/tags/list?n=3&last=x".to_owned(), tags(Some(3), Some("x"))),
         ("GET", "/v2/a/b/tags/list?n=99999999999999999999999".to_owned(), tags(Some(usize::MAX), None)),
         ("GET", format!("/v2/a/b/referrers/{text}"), referrers(None)),
@@ -118,7 +123,7 @@ fn refusals() {
     for (method, path, status, code) in [
         ("GET", "/".to_owned(), 404, Code::Unsupported),
         ("GET", "/v1/".to_owned(), 404, Code::Unsupported),
-        ("GET", "/v2/_catalog".to_owned(), 404, Code::Unsupported),
+        ("GET", "/v2/_catalogue".to_owned(), 404, Code::Unsupported),
         ("GET", "/v2/a".to_owned(), 404, Code::Unsupported),
         ("GET", "//v2/".to_owned(), 404, Code::Unsupported),
         ("GET", "*".to_owned(), 404, Code::Unsupported),
