@@ -8,7 +8,7 @@ use wharf_content::{Catalogue, Error, Result};
 use wharf_images::external::{PluginOptions, Plugins};
 
 use crate::{
-    args::{Cli, Color, Format, Global},
+    args::{Cli, Color, Command, Format, Global},
     command,
     context::Context,
     exit::{self, Code},
@@ -77,7 +77,7 @@ impl Runner {
             Err(error) => return usage(&error, &arguments),
         };
         let format = cli.global.format;
-        log(&cli.global);
+        log(&cli.global, matches!(cli.command, Command::Serve(_)));
         memory::keep_buffers();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -137,7 +137,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     Code::Usage.into()
 }
 
-fn log(global: &Global) {
+/// Has warnings, and what was asked for, written to standard error, with the time where the program runs for days.
+fn log(global: &Global, with_time: bool) {
     let level = match global.verbose {
         0 => "warn",
         1 => {
@@ -146,12 +147,15 @@ fn log(global: &Global) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(use_colour(global.color))
-        .without_time()
-        .init();
+        .with_ansi(use_colour(global.color));
+    if with_time {
+        log.init();
+    } else {
+        log.without_time().init();
+    }
 }
 
 fn use_colour(colour: Color) -> bool {

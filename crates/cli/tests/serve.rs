@@ -208,6 +208,9 @@ async fn a_cache_of_another_registry() {
     assert_eq!(pull().await, one, "what is here is served while the upstream is away");
     let told = served.stop().await;
     assert!(!told.contains("canary"), "{told}");
+    let warning = told.lines().find(|line| line.contains(" WARN ")).expect("it is told");
+    let (time, _) = warning.split_once(' ').expect("words");
+    time.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{warning}: {error}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
