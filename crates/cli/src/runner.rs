@@ -150,6 +150,8 @@ fn log(global: &Global, with_time: bool) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written is lost, and nothing else: it would be told of by a panic.
+        .log_internal_errors(false)
         .with_ansi(use_colour(global.color));
     if with_time {
         log.init();

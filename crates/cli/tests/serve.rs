@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
 };
 
@@ -88,6 +88,45 @@ async fn serving_and_stopping() {
     assert!(!wharf.run(&["ls", "-q"]).await.succeeded().contains(&two));
     neighbour.run(&["delete", &two]).await.failed(2);
     assert_eq!(served.stop().await, "", "nothing is told that was not asked for");
+}
+
+/// Nobody reads what is logged, or nothing more can be: the registry goes on, and ends when it is told to.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let wharf = Wharf::new();
+    // Nobody listens there, which is worth a warning each time.
+    let proxy = ["--proxy", "http://127.0.0.1:1", "--retry-times", "0", "--access-log"];
+    let (never_read, filled) = std::io::pipe().expect("a pipe");
+    let full = fs::File::create("/dev/full").expect("Linux has it");
+    for (target, options, status) in
+        [(Stdio::from(full), &proxy[..], " 502 "), (Stdio::from(filled), &["--access-log"], " 404 ")]
+    {
+        let mut command = wharf.command(&[&["serve", "--addr", "127.0.0.1:0"], options].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(target).spawn().expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+        let served = Served { child: Some(child), url: line.trim().to_owned() };
+        // More than a pipe has room for.
+        let path = format!("/v2/{}/manifests/x", "a".repeat(200));
+        for _ in 0..400 {
+            let mut stream = std::net::TcpStream::connect(served.address()).expect("it is there");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            assert!(answer.starts_with(&format!("HTTP/1.1{status}")), "{answer}");
+        }
+        let mut served = served;
+        let mut child = served.child.take().expect("it runs");
+        assert!(
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("runs").success()
+        );
+        let ended = tokio::task::spawn_blocking(move || child.wait().expect("waits"));
+        let status = tokio::time::timeout(std::time::Duration::from_secs(30), ended).await;
+        assert_eq!(status.expect("it ends").expect("no panic").code(), Some(0));
+    }
+    drop(never_read);
 }
 
 #[cfg(target_os = "linux")]

@@ -312,7 +312,11 @@ async fn leases(store: &dyn Store, now: SystemTime) -> Result<Vec<Vertex>> {
         let is_root = !has_expired || leases.is_held(&lease.id).await?;
         let mut vertex = Vertex::new(Resource::Lease(lease.id.clone()), is_root);
         vertex.is_flat = lease.labels.contains_key(LABEL_FLAT);
-        vertices.push(vertex.with_edges(leases.resources(&lease.id).await?));
+        match leases.resources(&lease.id).await {
+            // Its work has ended since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            resources => vertices.push(vertex.with_edges(resources?)),
+        }
     }
     Ok(vertices)
 }

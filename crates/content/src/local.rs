@@ -164,6 +164,15 @@ impl LocalStore {
         let inner = Arc::clone(&self.inner);
         blocking::run(move || work(&inner)).await
     }
+
+    /// As [`LocalStore::blocking`], for what waits for a collection to end.
+    async fn changing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.metadata.change(move || work(&inner)).await
+    }
 }
 
 #[async_trait]
@@ -178,7 +187,8 @@ impl Provider for LocalStore {
 impl Ingester for LocalStore {
     async fn writer(&self, options: IngestOptions) -> Result<Box<dyn Writer>> {
         let inner = Arc::clone(&self.inner);
-        blocking::run(move || Ok(Box::new(writer::open(inner, options)?) as Box<dyn Writer>)).await
+        let open = move || Ok(Box::new(writer::open(inner, options)?) as Box<dyn Writer>);
+        self.inner.metadata.change(open).await
     }
 }
 
@@ -192,7 +202,7 @@ impl Manager for LocalStore {
     async fn update(&self, digest: &Digest, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
         let (digest, labels) = (digest.clone(), labels.clone());
         let paths: Vec<String> = fieldpaths.iter().map(|path| (*path).to_owned()).collect();
-        self.blocking(move |inner| {
+        self.changing(move |inner| {
             let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
             blob::update(inner, &digest, &labels, &paths)
         })
@@ -214,7 +224,7 @@ impl Manager for LocalStore {
 
     async fn delete(&self, digest: &Digest) -> Result<()> {
         let digest = digest.clone();
-        self.blocking(move |inner| blob::delete(inner, &digest)).await
+        self.changing(move |inner| blob::delete(inner, &digest)).await
     }
 }
 
@@ -236,7 +246,7 @@ impl IngestManager for LocalStore {
 
     async fn abort(&self, reference: &str) -> Result<()> {
         let reference = reference.to_owned();
-        self.blocking(move |inner| ingest::abort(inner, &reference)).await
+        self.changing(move |inner| ingest::abort(inner, &reference)).await
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use tokio::sync::Semaphore;
 
 use crate::{
     blocking,
@@ -42,7 +43,12 @@ pub struct Metadata {
     durability: Durability,
     /// Whether the caller has the gate for itself, so that a transaction must not wait at it.
     is_exclusive: bool,
+    /// Places for those who change something.
+    places: Arc<Semaphore>,
 }
+
+/// How many threads at most are at work on changes, or wait for a collection to end before they are.
+const MAX_CHANGES: usize = 64;
 
 /// The gate between collection and everybody else. Dropping it opens it.
 #[derive(Debug)]
@@ -90,7 +96,8 @@ impl Metadata {
             }
         })?;
         let connection = Arc::new(Mutex::new(connection));
-        Ok(Self { root: root.into(), connection, durability, is_exclusive: false })
+        let places = Arc::new(Semaphore::new(MAX_CHANGES));
+        Ok(Self { root: root.into(), connection, durability, is_exclusive: false, places })
     }
 
     /// What of it survives a power cut, and what of the files beside it that belong to it.
@@ -216,7 +223,29 @@ impl Metadata {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let this = self.clone();
-        blocking::run(move || this.write_blocking(work)).await
+        self.change(move || this.write_blocking(work)).await
+    }
+
+    /// Runs `work`, which changes something in the store, on a blocking thread. It may have to wait there for a collection to end, and who asked
+    /// for it may give up and ask again: no more threads are taken than leave others to those who read.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    ///
+    /// # Cancellation
+    /// Work that has begun goes on to its end in the background.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // Who has the gate for itself does not wait behind those who wait for it. The semaphore is never closed.
+        let place =
+            if self.is_exclusive { None } else { Arc::clone(&self.places).acquire_owned().await.ok() };
+        blocking::run(move || {
+            let _place = place;
+            work()
+        })
+        .await
     }
 
     /// [`Metadata::write`] for a thread that may block.
@@ -334,5 +363,33 @@ mod tests {
             .await
             .expect("counts");
         assert_eq!(count, 0);
+    }
+
+    /// A collection may take long, and those who wait for it may give up and come again.
+    #[test]
+    fn who_waits_at_the_gate_leaves_threads_to_who_reads() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let metadata = Metadata::open(dir.path(), Durability::Full).expect("opens");
+        let threads = MAX_CHANGES + 2;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(threads).build();
+        runtime.expect("a runtime").block_on(async {
+            let (alone, gate) = metadata.exclude().expect("nobody else is here");
+            let count = "SELECT count(*) FROM wharf_schema";
+            let read =
+                |connection: &Connection| Ok(connection.query_row(count, [], |row| row.get::<_, u32>(0))?);
+            for _ in 0..threads * 2 {
+                let write = metadata.write(|_| Ok(()));
+                let given_up = tokio::time::timeout(Duration::from_millis(1), write).await;
+                assert!(given_up.is_err(), "the gate is closed");
+            }
+            let limit = Duration::from_secs(30);
+            let found = tokio::time::timeout(limit, metadata.read(read)).await.expect("there is a thread");
+            assert_eq!(found.expect("reads"), 0);
+            // Who has the gate does not wait behind those who wait for it.
+            tokio::time::timeout(limit, alone.write(|_| Ok(()))).await.expect("has a way").expect("writes");
+            drop(gate);
+            metadata.write(|_| Ok(())).await.expect("writes");
+        });
     }
 }

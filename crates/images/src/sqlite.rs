@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use wharf_content::{
-    Descriptor, Error, Result, ResultExt, blocking,
+    Descriptor, Error, Result, ResultExt,
     filter::FilterSet,
     metadata::{Metadata, from_nanos, to_nanos},
 };
@@ -104,30 +104,29 @@ impl SqliteImages {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{MARKER}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let marker = self.metadata.root().join(name);
-        let (this, made) = (self.clone(), marker.clone());
-        let changed = self
-            .metadata
-            .write(move |connection| {
+        let this = self.clone();
+        let change = move || {
+            let changed = this.metadata.write_blocking(|connection| {
                 let value = work(connection)?;
-                File::create(&made).context(|| "cannot begin a change of the images")?;
+                File::create(&marker).context(|| "cannot begin a change of the images")?;
                 this.write_view(connection)?;
                 Ok(value)
-            })
-            .await;
-        let this = self.clone();
-        blocking::run(move || match changed {
-            Ok(value) => remove(&marker).map(|()| value),
-            Err(error) => {
-                // The first error is the one to tell; the marker stays where this fails too.
-                if marker.exists()
-                    && let Err(second) = this.mend_view()
-                {
-                    tracing::debug!(error = %second.report(), "the view of the images cannot be mended");
+            });
+            match changed {
+                Ok(value) => remove(&marker).map(|()| value),
+                Err(error) => {
+                    // The first error is the one to tell; the marker stays where this fails too.
+                    if marker.exists()
+                        && let Err(second) = this.mend_view()
+                    {
+                        tracing::debug!(error = %second.report(), "the view of the images cannot be mended");
+                    }
+                    Err(error)
                 }
-                Err(error)
             }
-        })
-        .await
+        };
+        // At once, so that who gives up leaves no marker.
+        self.metadata.change(change).await
     }
 }
 

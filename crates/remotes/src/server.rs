@@ -404,7 +404,7 @@ impl Registry {
                 Reference::Tag(tag) => self.read_tagged(&repository, &host, &tag).await,
                 Reference::Digest(digest) => self.read_pinned(&repository, &digest, head).await,
             },
-            Call::PutManifest(push) => self.put_manifest(&push, &host, head, body).await,
+            Call::PutManifest(push) => self.put_manifest(push, host, head, body).await,
             Call::DeleteManifest { repository, reference } => {
                 self.delete_manifest(&repository, &host, &reference).await
             }

@@ -1,12 +1,22 @@
 //! `wharf serve`: the store as a registry.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use clap::Args;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::oneshot};
 use wharf_content::{Error, Result, ResultExt, blocking};
 use wharf_images::transport::Resolver;
 use wharf_remotes::{
@@ -24,6 +34,8 @@ use crate::{
 
 /// How many lines of the access log may wait to be written; more are counted, and told of in one line.
 const MAX_WAITING: usize = 4096;
+/// How long the access log may take to be written to its end.
+const LOG_GRACE: Duration = Duration::from_secs(2);
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -98,15 +110,15 @@ impl Serve {
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         output::line(&format!("{scheme}://{address}"))?;
         let (options, log) = if self.access_log {
-            let (options, lines) = logged(options);
-            (options, Some(tokio::spawn(write(lines, context.global.format))))
+            let (options, log) = logged(options, context.global.format);
+            (options, Some(log))
         } else {
             (options, None)
         };
         let served = serve(Registry::with_options(store, images, options), listener, signalled()).await;
         if let Some(log) = log {
-            // It ends with the last connection.
-            drop(log.await);
+            // It ends with the last connection, unless nobody reads what it writes.
+            drop(tokio::time::timeout(LOG_GRACE, log).await);
         }
         served
     }
@@ -181,23 +193,44 @@ fn allow_files() {
     }
 }
 
-/// Has finished requests told. The observer does not wait for whoever writes them.
-fn logged(options: RegistryOptions) -> (RegistryOptions, mpsc::Receiver<(Timestamp, AccessRecord)>) {
-    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+/// Has finished requests told, on a thread of its own: whoever reads the log may be slow, or gone. The observer waits for nobody. The receiver
+/// is told when the last line is written.
+fn logged(options: RegistryOptions, format: Format) -> (RegistryOptions, oneshot::Receiver<()>) {
+    let (sender, receiver) = mpsc::sync_channel(MAX_WAITING);
+    let (done, is_done) = oneshot::channel();
+    let missed = Arc::new(AtomicU64::new(0));
+    let left_out = Arc::clone(&missed);
+    thread::spawn(move || {
+        for (time, record) in receiver {
+            write(time, &record, missed.swap(0, Ordering::Relaxed), format);
+        }
+        drop(done);
+    });
     let options = options.with_observer(move |record| {
         if sender.try_send((Timestamp::now(), record.clone())).is_err() {
-            tracing::debug!("the access log cannot keep up: a request is left out");
+            left_out.fetch_add(1, Ordering::Relaxed);
         }
     });
-    (options, receiver)
+    (options, is_done)
 }
 
-async fn write(mut records: mpsc::Receiver<(Timestamp, AccessRecord)>, format: Format) {
-    while let Some((time, record)) = records.recv().await {
-        note(&match format {
-            Format::Json => output::escape_json(&document(time, &record).to_string()),
-            Format::Text => line(time, &record),
-        });
+/// Writes a line, and before it how many could not be.
+fn write(time: Timestamp, record: &AccessRecord, missed: u64, format: Format) {
+    match format {
+        Format::Json => {
+            if missed > 0 {
+                note(&json!({ "time": time.to_string(), "left_out": missed }).to_string());
+            }
+            note(&output::escape_json(&document(time, record).to_string()));
+        }
+        Format::Text => {
+            if missed > 0 {
+                note(&format!(
+                    "- - - [{time:.3}] {missed} requests are left out: the log was not read fast enough"
+                ));
+            }
+            note(&line(time, record));
+        }
     }
 }
 
@@ -219,7 +252,29 @@ fn document(time: Timestamp, record: &AccessRecord) -> serde_json::Value {
 fn line(time: Timestamp, record: &AccessRecord) -> String {
     let peer = record.peer.map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
     let user = record.user.as_deref().map_or_else(|| "-".into(), escape);
-    let (method, path) = (escape(&record.method), escape(&record.path));
+    let (method, path) = (quoted(&record.method), quoted(&record.path));
     let (status, bytes, seconds) = (record.status, record.bytes, record.elapsed.as_secs_f64());
     format!("{peer} - {user} [{time:.3}] \"{method} {path}\" {status} {bytes} {seconds:.3}s")
+}
+
+/// A text as it stands between quotation marks, which it cannot end.
+fn quoted(text: &str) -> String {
+    escape(&text.replace('\\', "\\x5c").replace('"', "\\x22")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_does_not_end_the_quotation() {
+        for (text, expected) in [
+            ("/v2/a", "/v2/a"),
+            ("/v2/x\"-\"y", "/v2/x\\x22-\\x22y"),
+            ("\\x22", "\\x5cx22"),
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 }

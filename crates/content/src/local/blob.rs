@@ -264,7 +264,10 @@ pub(super) fn delete(inner: &Inner, digest: &Digest) -> Result<()> {
     fs::remove_file(&path).map_err(|error| absent_or_io(digest, error))?;
     inner.durability.sync_parent(&path).context(|| format!("cannot remove blob {digest}"))?;
     inner.metadata.write_blocking(|connection| {
-        connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        // Whoever has committed it again meanwhile has written its labels.
+        if !exists(inner, digest)? {
+            connection.execute("DELETE FROM content WHERE digest = ?1", [digest.as_str()])?;
+        }
         Ok(())
     })
 }
@@ -279,5 +282,51 @@ impl Fields for Info {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+    use crate::{CommitOptions, Descriptor, LocalStore, Provider, write_blob};
+
+    #[tokio::test]
+    async fn who_commits_a_blob_while_it_is_removed_keeps_its_labels() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let store = LocalStore::open(dir.path()).await.expect("opens");
+        let descriptor = Descriptor::of("a/b", b"content");
+        let labels = Labels::from([("kept".to_owned(), "yes".to_owned())]);
+        let options = CommitOptions::default().with_labels(labels.clone());
+        write_blob(&store, "x", &descriptor, "content".into(), options).await.expect("writes");
+
+        // The removal has removed the file, and waits for the database, while somebody commits the blob anew.
+        let inner = Arc::clone(&store.inner);
+        let (path, digest) = (inner.blob_path(&descriptor.digest), descriptor.digest.clone());
+        let (sender, receiver) = mpsc::channel();
+        let blocker = Arc::clone(&inner);
+        let busy = thread::spawn(move || {
+            blocker.metadata.write_blocking(|_| {
+                sender.send(()).expect("somebody waits");
+                while path.exists() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(fs::write(&path, "content").expect("writes"))
+            })
+        });
+        receiver.recv().expect("it is busy");
+        let removed = thread::spawn(move || delete(&inner, &digest));
+        busy.join().expect("no panic").expect("writes");
+        removed.join().expect("no panic").expect("removes");
+        assert_eq!(info(&store.inner, &descriptor.digest).expect("it is there").labels, labels);
+        assert_eq!(store.reader(&descriptor).await.expect("it is there").size(), 7);
+        store.inner.metadata.write_blocking(|_| Ok(())).expect("still good");
+        delete(&store.inner, &descriptor.digest).expect("removes");
+        assert!(labels_of(&store.inner, &descriptor.digest).is_empty());
+    }
+
+    fn labels_of(inner: &Inner, digest: &Digest) -> Labels {
+        super::labels(inner, digest).expect("reads")
     }
 }

@@ -186,16 +186,16 @@ fn resources(inner: &Inner, id: &str) -> Result<Vec<Resource>> {
 #[async_trait]
 impl LeaseManager for LocalStore {
     async fn create_lease(&self, options: LeaseOptions) -> Result<Lease> {
-        self.blocking(move |inner| create(inner, options.id.clone().unwrap_or_else(random_id), options)).await
+        self.changing(move |inner| create(inner, options.id.clone().unwrap_or_else(random_id), options)).await
     }
 
     async fn hold_lease(&self, options: LeaseOptions) -> Result<(Lease, Box<dyn Hold>)> {
-        self.blocking(move |inner| hold(inner, options)).await
+        self.changing(move |inner| hold(inner, options)).await
     }
 
     async fn delete_lease(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.blocking(move |inner| delete(inner, &id)).await
+        self.changing(move |inner| delete(inner, &id)).await
     }
 
     async fn list_leases(&self, filters: &FilterSet) -> Result<Vec<Lease>> {
@@ -211,7 +211,7 @@ impl LeaseManager for LocalStore {
 
     async fn add_resource(&self, id: &str, resource: &Resource) -> Result<()> {
         let (id, resource) = (id.to_owned(), resource.clone());
-        self.blocking(move |inner| {
+        self.changing(move |inner| {
             inner.metadata.write_blocking(|connection| add(connection, &id, &resource))
         })
         .await
@@ -219,7 +219,7 @@ impl LeaseManager for LocalStore {
 
     async fn delete_resource(&self, id: &str, resource: &Resource) -> Result<()> {
         let (id, resource) = (id.to_owned(), resource.clone());
-        self.blocking(move |inner| {
+        self.changing(move |inner| {
             inner.metadata.write_blocking(|connection| {
                 require(connection, &id)?;
                 let removed = connection.execute(

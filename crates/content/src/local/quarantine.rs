@@ -252,12 +252,12 @@ impl Custodian for LocalStore {
 
     async fn quarantine(&self, digest: &Digest) -> Result<Option<PathBuf>> {
         let digest = digest.clone();
-        self.blocking(move |inner| quarantine(inner, &digest)).await
+        self.changing(move |inner| quarantine(inner, &digest)).await
     }
 
     async fn quarantine_stray(&self, stray: &Stray) -> Result<Option<PathBuf>> {
         let stray = stray.clone();
-        self.blocking(move |inner| quarantine_stray(inner, &stray)).await
+        self.changing(move |inner| quarantine_stray(inner, &stray)).await
     }
 
     async fn lost(&self) -> Result<Vec<Lost>> {
@@ -266,7 +266,7 @@ impl Custodian for LocalStore {
 
     async fn forget(&self, digest: &Digest) -> Result<()> {
         let digest = digest.clone();
-        self.blocking(move |inner| forget(inner, &digest)).await
+        self.changing(move |inner| forget(inner, &digest)).await
     }
 
     async fn rewrite_layout(&self) -> Result<()> {

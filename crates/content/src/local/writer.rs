@@ -454,7 +454,8 @@ impl Writer for LocalWriter {
             return Err(error);
         }
         let expected = expected.or(self.status.expected.as_ref()).cloned();
-        let (kept, result) = blocking::run(move || {
+        let inner = Arc::clone(&core.inner);
+        let publish = move || {
             let verified = core.verify(size, expected.as_ref());
             match verified {
                 Ok(digest) => {
@@ -463,8 +464,8 @@ impl Writer for LocalWriter {
                 }
                 Err(error) => Ok((Some(core), Err(error))),
             }
-        })
-        .await?;
+        };
+        let (kept, result) = inner.metadata.change(publish).await?;
         // What failed verification stays open for a truncate and another try.
         if let Some(core) = kept {
             self.phase = Phase::Idle(core);

@@ -130,6 +130,34 @@ impl Registry {
         }
     }
 
+    /// As [`Registry::present`], for a manifest. One that was deleted in a repository is there again when an image of it is called after the
+    /// repository, which may have come by another way than a push.
+    pub(super) async fn present_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Info, Refusal> {
+        let unknown = Refusal::manifest_unknown;
+        let refused = match self.present(repository, digest, unknown).await {
+            Err(refusal) if refusal.is_missing() => refusal,
+            present => return present,
+        };
+        let recorded = FilterSet::parse([format!("target.digest=={digest}")])?;
+        let images = self.images().list(&recorded).await?;
+        let is_called_so = |image: &Image| {
+            let is_covered =
+                ImageReference::parse(&image.name).is_ok_and(|name| name.path() == repository.as_str());
+            is_covered && !is_hidden(image, repository)
+        };
+        if !images.iter().any(is_called_so) {
+            return Err(refused);
+        }
+        match self.store().info(digest).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(unknown()),
+            info => Ok(info?),
+        }
+    }
+
     /// Takes back that content is deleted in a repository, for somebody has pushed it, or something made of it.
     pub(super) async fn restore(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
         let info = self.store().info(digest).await?;
@@ -154,7 +182,8 @@ impl Registry {
         let is_named_after_us =
             ImageReference::parse(&image.name).is_ok_and(|name| name.repository() == repository.pushed(host));
         let outcome = if is_named_after_us || image.labels.get(LABEL_PUSHED) == Some(&image.name) {
-            self.images().delete(&image.name, None).await
+            // What it points to by now may be something else.
+            self.images().delete(&image.name, Some(&image.target)).await
         } else {
             let (key, value) = (label(repository), mark_of(&image));
             let path = format!("labels.{key}");

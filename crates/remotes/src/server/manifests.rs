@@ -58,7 +58,7 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         if head.method == Method::HEAD {
             // What is not there is not held; what is there after that cannot go.
-            self.present(repository, digest, Refusal::manifest_unknown).await?;
+            self.present_manifest(repository, digest).await?;
             self.hold_asked(digest, head).await?;
         }
         self.read_manifest(repository, digest).await
@@ -71,7 +71,7 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Reply, Refusal> {
-        let labels = self.present(repository, digest, Refusal::manifest_unknown).await?.labels;
+        let labels = self.present_manifest(repository, digest).await?.labels;
         let reader = self.open_manifest(digest).await?;
         if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| sniff::is_media_type(label)) {
             return Ok(reply(digest, label, reader, None));

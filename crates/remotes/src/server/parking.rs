@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use tokio::{task::AbortHandle, time::Instant};
 use wharf_content::{ErrorKind, IngestOptions, Ingester, Result, Store, Writer};
 
+use super::keep::Kept;
+
 /// The most writers that are kept, each with two file descriptors; one more and the one that waits the longest is let go.
 const PLACES: usize = 64;
 
@@ -31,7 +33,7 @@ pub(super) struct Parking {
 struct Parked {
     writer: Box<dyn Writer>,
     /// The lease under which it was opened.
-    lease: Option<String>,
+    lease: Option<Kept>,
     since: Instant,
     _timer: Timer,
 }
@@ -53,7 +55,7 @@ impl Parking {
     }
 
     /// Makes the progress durable, and keeps the writer, which was opened under `lease`, for the next request. One that cannot be kept is closed.
-    pub(super) async fn park(&self, mut writer: Box<dyn Writer>, lease: Option<String>) -> Result<()> {
+    pub(super) async fn park(&self, mut writer: Box<dyn Writer>, lease: Option<Kept>) -> Result<()> {
         let is_kept = !self.idle.is_zero()
             && match writer.sync().await {
                 // It was closed by what failed before this.
@@ -118,7 +120,9 @@ impl Ingester for Parking {
     async fn writer(&self, options: IngestOptions) -> Result<Box<dyn Writer>> {
         let parked = self.places().remove(&options.reference);
         match parked {
-            Some(parked) if parked.lease == options.lease => Ok(parked.writer),
+            Some(parked) if parked.lease.as_ref().map(Kept::id) == options.lease.as_deref() => {
+                Ok(parked.writer)
+            }
             // Its lease has been followed by another one, or somebody has removed it: what is committed would not be held.
             other => {
                 drop(other);

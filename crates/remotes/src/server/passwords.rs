@@ -32,7 +32,7 @@ const CHALLENGE: &str = "Basic realm=\"wharf\", charset=\"UTF-8\"";
 pub struct Passwords {
     path: PathBuf,
     state: Mutex<Known>,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
     /// What remembered passwords are hashed with: drawn anew for each process.
     salt: [u8; 32],
 }
@@ -63,7 +63,7 @@ impl Passwords {
         getrandom::fill(&mut salt)
             .map_err(|error| Error::internal("the system has no randomness").with_source(error))?;
         let state = Mutex::new(Known::read(&path)?);
-        Ok(Self { path, state, hashing: Semaphore::new(HASHING), salt })
+        Ok(Self { path, state, hashing: Arc::new(Semaphore::new(HASHING)), salt })
     }
 
     /// The user whom a request shows itself to be of.
@@ -83,9 +83,13 @@ impl Passwords {
         let Some(against) = hash.clone().or_else(|| known.users.values().next().cloned()) else {
             return Err(unauthorised("the user or the password is wrong"));
         };
-        // The semaphore is never closed.
-        let _place = self.hashing.acquire().await.ok();
-        let is_right = blocking::run(move || Ok(bcrypt::verify(password, &against).unwrap_or(false))).await?;
+        // The semaphore is never closed. The place goes along: who asks may leave, and the hashing goes on.
+        let place = Arc::clone(&self.hashing).acquire_owned().await.ok();
+        let is_right = blocking::run(move || {
+            let _place = place;
+            Ok(bcrypt::verify(password, &against).unwrap_or(false))
+        })
+        .await?;
         if !is_right || hash.is_none() {
             return Err(unauthorised("the user or the password is wrong"));
         }
@@ -201,5 +205,37 @@ mod tests {
         fs::write(&path, format!("# users\na:{good}\nb:{good}\n")).expect("writes");
         assert_eq!(Passwords::open(&path).expect("opens").known().users.len(), 2);
         assert!(Passwords::open(dir.path().join("absent")).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_leaves_while_a_password_is_hashed_gives_no_place_to_another() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("htpasswd");
+        fs::write(&path, format!("a:{}\n", bcrypt::hash("x", 8).expect("hashes"))).expect("writes");
+        let passwords = Arc::new(Passwords::open(&path).expect("opens"));
+        let head = || {
+            let header = format!("Basic {}", STANDARD.encode("a:wrong"));
+            http::Request::builder()
+                .header("authorization", header)
+                .body(())
+                .expect("a request")
+                .into_parts()
+                .0
+        };
+        let is_free = || passwords.hashing.available_permits() > 0;
+        for _ in 0..HASHING {
+            let (own, head) = (Arc::clone(&passwords), head());
+            let places = passwords.hashing.available_permits();
+            let leaving = tokio::spawn(async move { own.admit(&head).await.is_ok() });
+            while passwords.hashing.available_permits() == places {
+                tokio::task::yield_now().await;
+            }
+            leaving.abort();
+            assert!(leaving.await.expect_err("it has left").is_cancelled());
+            assert!(passwords.hashing.available_permits() < places, "it is hashed to the end");
+        }
+        assert!(!is_free());
+        passwords.admit(&head()).await.expect_err("wrong, and told so");
+        assert!(is_free());
     }
 }

@@ -7,8 +7,9 @@
 use std::{collections::HashSet, iter, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use serde_json::json;
+use tokio::task;
 use wharf_content::{
     CommitOptions, Descriptor, Digest, Error, ErrorKind, Labels, LeasedStore, Resource, Store, blocking,
     labels::GC_PREFIX, reading, write_blob,
@@ -52,8 +53,8 @@ struct Taken {
 impl Registry {
     pub(super) async fn put_manifest(
         &self,
-        push: &Push,
-        host: &Host,
+        push: Push,
+        host: Host,
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
@@ -73,9 +74,25 @@ impl Registry {
         let digest = verified_digest(push.digest.as_ref(), &bytes)?;
         let media_type = self.agreed_type(declared, &bytes)?;
         let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+        // To its end, also where the client does not wait for that: nothing is left half done.
+        let (registry, headers) = (self.clone(), head.headers.clone());
+        let whole =
+            task::spawn(async move { registry.take_whole(push, host, headers, descriptor, bytes).await });
+        whole.await.map_err(|error| Error::internal("a push ended early").with_source(error))?
+    }
+
+    /// Takes in a manifest of which every byte is there, and says so.
+    async fn take_whole(
+        &self,
+        push: Push,
+        host: Host,
+        headers: HeaderMap,
+        descriptor: Descriptor,
+        bytes: Bytes,
+    ) -> Result<Reply, Refusal> {
         // What is found to be there stays until the manifest holds it, and the manifest until the tags hold that.
         let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
-        let taken = self.take_in(&leased, push, host, head, &descriptor, bytes).await;
+        let taken = self.take_in(&leased, &push, &host, &headers, &descriptor, bytes).await;
         let released = leased.release().await;
         let taken = taken?;
         released?;
@@ -102,16 +119,16 @@ impl Registry {
         leased: &LeasedStore,
         push: &Push,
         host: &Host,
-        head: &Parts,
+        headers: &HeaderMap,
         descriptor: &Descriptor,
         bytes: Bytes,
     ) -> Result<Taken, Refusal> {
         // From here on nobody else changes what a condition is about.
         let mut tagging = None;
-        if is_conditional(&head.headers) {
+        if is_conditional(headers) {
             tagging = Some(self.inner.tagging.lock().await);
             let current = self.standing(push, host).await?;
-            condition::check(&head.headers, current.as_ref())?;
+            condition::check(headers, current.as_ref())?;
         }
         let (decoded, missing) = self.decode_pushed(leased, descriptor, &bytes).await?;
         keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;

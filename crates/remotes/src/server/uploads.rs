@@ -14,6 +14,7 @@ use wharf_content::{
 
 use super::{
     Registry,
+    keep::Kept,
     names::{Repository, UploadId},
     range::Chunk,
     refusal::{Code, Refusal},
@@ -52,8 +53,7 @@ impl Registry {
             .map_err(|error| Error::internal("the system has no randomness").with_source(error))?;
         let upload = Upload { repository: repository.clone(), id };
         let algorithm = start.algorithm();
-        let options = self.ingest(&upload, algorithm).await?;
-        let lease = options.lease.clone();
+        let (options, kept) = self.ingest(&upload, algorithm).await?;
         let mut writer = self.store().writer(options).await?;
         let Start::Whole(digest) = start else {
             if algorithm == Algorithm::default() {
@@ -61,7 +61,7 @@ impl Registry {
                 drop(writer);
             } else {
                 // Who opens it next does not know the algorithm.
-                self.inner.parking.park(writer, lease).await?;
+                self.inner.parking.park(writer, kept).await?;
             }
             return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
         };
@@ -69,9 +69,12 @@ impl Registry {
             Ok(()) => self.commit(writer.as_mut(), &upload, &digest).await,
             refused => refused,
         };
-        drop(writer);
         if outcome.is_err() {
-            // Nobody was told its number.
+            // Nobody was told its number. What is still being written is waited for, which would keep it locked.
+            if let Err(error) = writer.truncate(0).await {
+                tracing::debug!(error = %error.report(), "an upload that failed cannot be emptied");
+            }
+            drop(writer);
             self.forget(&upload).await;
         }
         outcome.map(|()| created(repository, &digest))
@@ -88,10 +91,10 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        let (mut writer, lease) = self.open(upload, Algorithm::default()).await?;
+        let (mut writer, kept) = self.open(upload, Algorithm::default()).await?;
         let outcome = append(writer.as_mut(), body, upload, head).await;
         let offset = writer.status().offset;
-        let parked = self.inner.parking.park(writer, lease).await;
+        let parked = self.inner.parking.park(writer, kept).await;
         outcome?;
         parked?;
         Ok(progress(StatusCode::ACCEPTED, upload, offset))
@@ -104,13 +107,13 @@ impl Registry {
         head: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
-        let (mut writer, lease) = self.open(upload, digest.algorithm()).await?;
+        let (mut writer, kept) = self.open(upload, digest.algorithm()).await?;
         let outcome = match append(writer.as_mut(), body, upload, head).await {
             Ok(()) => self.commit(writer.as_mut(), upload, digest).await,
             refused => refused,
         };
         if outcome.is_err()
-            && let Err(error) = self.inner.parking.park(writer, lease).await
+            && let Err(error) = self.inner.parking.park(writer, kept).await
         {
             tracing::debug!(error = %error.report(), "an upload that failed cannot be kept");
         }
@@ -140,11 +143,10 @@ impl Registry {
         &self,
         upload: &Upload,
         algorithm: Algorithm,
-    ) -> Result<(Box<dyn Writer>, Option<String>), Refusal> {
+    ) -> Result<(Box<dyn Writer>, Option<Kept>), Refusal> {
         // A writer would begin an ingest where there is none.
         let found = self.status(upload).await?;
-        let options = self.ingest(upload, algorithm).await?;
-        let lease = options.lease.clone();
+        let (options, kept) = self.ingest(upload, algorithm).await?;
         let began = Instant::now();
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         let writer = loop {
@@ -165,7 +167,7 @@ impl Registry {
             self.forget(upload).await;
             return Err(Refusal::upload_unknown());
         }
-        Ok((writer, lease))
+        Ok((writer, kept))
     }
 
     /// Removes what nobody can go on with.
@@ -177,12 +179,17 @@ impl Registry {
 
     /// How the ingest of an upload is opened: under the lease that is to hold the blob, and held by it, since a collection leaves nothing to
     /// be resumed that has no byte yet.
-    async fn ingest(&self, upload: &Upload, algorithm: Algorithm) -> Result<IngestOptions, Refusal> {
+    async fn ingest(
+        &self,
+        upload: &Upload,
+        algorithm: Algorithm,
+    ) -> Result<(IngestOptions, Option<Kept>), Refusal> {
         self.inner.keeper.hold(self.store(), Resource::Ingest(upload.ingest())).await?;
         let mut options = IngestOptions::new(upload.ingest());
         options.algorithm = algorithm;
-        options.lease = self.inner.keeper.lease(self.store()).await?;
-        Ok(options)
+        let kept = self.inner.keeper.lease(self.store()).await?;
+        options.lease = kept.as_ref().map(|kept| kept.id().to_owned());
+        Ok((options, kept))
     }
 
     /// Publishes the blob. One that is there already is a success.

@@ -1,13 +1,14 @@
 //! A collection between what a push found to be there and what it records.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wharf_content::{Catalogue, Descriptor, Digest, Result, Store, filter::FilterSet, gc::CollectOptions};
 use wharf_images::{Image, ImageStore, Selection, image, image_store, media_types};
 use wharf_remotes::server::RegistryOptions;
 
-use crate::site::{CONFIG, Site, local};
+use crate::site::{Answer, CONFIG, Site, index, local};
 
 /// Records before each of whose changes the store is collected.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ async fn what_has_no_manifest_yet_is_kept_for_a_while_also_over_a_restart() {
 #[tokio::test]
 async fn a_referrer_is_kept_for_as_long_as_its_subject() {
     let root = tempfile::tempdir().expect("temporary directory");
-    let options = RegistryOptions::default().with_upload_grace(std::time::Duration::ZERO);
+    let options = RegistryOptions::default().with_upload_grace(Duration::ZERO);
     let site = Site::start(local(&root).await, options).await;
     let subject = site.push_image("a", "x", b"layer").await;
     let mut document: serde_json::Value = serde_json::from_slice(&subject).expect("JSON");
@@ -176,5 +177,78 @@ async fn uploads_go_on_when_somebody_has_removed_their_lease() {
     assert_eq!(site.send("PUT", &format!("{location}?digest={digest}"), &[], b"").await.status, 201);
     remove().await;
     site.push_blob("a", b"two").await;
+    site.stop().await;
+}
+
+/// The clock may be set, and a machine may sleep for hours: what a registry that runs has promised holds.
+#[tokio::test]
+async fn what_is_kept_for_a_while_hangs_on_no_clock() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let store = local(&root).await;
+    let grace = Duration::from_millis(400);
+    let site = Site::start(Arc::clone(&store), RegistryOptions::default().with_upload_grace(grace)).await;
+    let pushed = site.push_blob("a", b"pushed").await;
+    let leases = store.leases().expect("has leases");
+    let held = async || {
+        let all = leases.list_leases(&FilterSet::all()).await.expect("lists");
+        let mut held = 0;
+        for lease in &all {
+            held += usize::from(leases.is_held(&lease.id).await.expect("looks"));
+        }
+        held
+    };
+    assert!(held().await > 0);
+    // The next request has a lease of its own.
+    tokio::time::sleep(grace * 5 / 4).await;
+    // A request that works under a lease has it to its end.
+    let mut slow = site.connect().await;
+    let digest = Digest::sha256(b"slow and steady");
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 15\r\n\r\nslow "
+    );
+    slow.write_all(head.as_bytes()).await.expect("sent");
+    while held().await == 0 || site.store.list_statuses(&FilterSet::all()).await.expect("lists").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(grace * 4).await;
+    assert_eq!(held().await, 1, "that of the request, and no other");
+    wharf_images::collect(store.as_ref(), &CollectOptions::default()).await.expect("collects");
+    assert_eq!(site.get(&format!("/v2/a/blobs/{pushed}")).await.status, 404, "its time is over");
+    slow.write_all(b"and steady").await.expect("sent");
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.expect("answered");
+    assert_eq!(Answer::parse(&answer).status, 201);
+    assert_eq!(held().await, 0);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_wait_for_an_answer_leaves_no_lease() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let site = Site::start(local(&root).await, RegistryOptions::default()).await;
+    site.push_image("a", "x", b"layer").await;
+    for number in 0..40 {
+        let document = index(&[]).into_iter().chain(vec![b' '; number]).collect::<Vec<_>>();
+        let head = format!(
+            "PUT /v2/a/manifests/t{number} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+            site.address,
+            media_types::OCI_INDEX,
+            document.len()
+        );
+        let mut stream = site.connect().await;
+        stream.write_all(&[head.as_bytes(), &document].concat()).await.expect("sent");
+        tokio::time::sleep(Duration::from_micros(300 * number as u64)).await;
+        drop(stream);
+    }
+    // What was taken in is whole, whoever waited for it, and nothing is left but the lease of what was pushed.
+    let leases = site.store.leases().expect("has leases");
+    let all = FilterSet::all();
+    for _ in 0..200 {
+        if leases.list_leases(&all).await.expect("lists").len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(leases.list_leases(&all).await.expect("lists").len(), 1);
     site.stop().await;
 }

@@ -222,14 +222,16 @@ async fn bodies_that_break_off_or_are_none() {
         assert_eq!(site.send("DELETE", &location, &[], b"").await.status, 204);
         // Nobody can go on with an upload whose number was never told.
         let path = format!("/v2/a/blobs/uploads/?digest={}", Digest::sha256(b"never whole"));
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 11\r\n\r\nnever"
-        );
-        let mut stream = site.connect().await;
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        stream.shutdown().await.expect("the client has no more to say");
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-        unharmed(site, 0).await;
+        // Little enough to be in memory still, and so much that some is being written.
+        for len in [5, 3_000_000] {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n");
+            let request = format!("{head}Content-Length: {}\r\n\r\n", len + 1);
+            let mut stream = site.connect().await;
+            stream.write_all(&[request.as_bytes(), &bytes(len)].concat()).await.expect("sent");
+            stream.shutdown().await.expect("the client has no more to say");
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            unharmed(site, 0).await;
+        }
     })
     .await;
 }

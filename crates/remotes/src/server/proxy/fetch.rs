@@ -16,7 +16,7 @@ use wharf_images::{
 use crate::{
     DistributionSource,
     fetch::{fetch_into, ingest_name},
-    server::{Registry, metrics::Metrics, push},
+    server::{Registry, keep::Kept, metrics::Metrics, push},
 };
 
 /// Counts what comes from the upstream.
@@ -65,7 +65,7 @@ impl Registry {
             return Ok((image.target.clone(), "hit"));
         }
         let reference = Reference::parse(name)?;
-        let store = self.held(&descriptor).await?;
+        let (store, _kept) = self.held(&descriptor).await?;
         self.bring(store.as_ref(), reference.repository(), &descriptor).await?;
         push::retarget(self.images(), Image::new(name, descriptor.clone())).await?;
         Ok((descriptor, "miss"))
@@ -81,7 +81,7 @@ impl Registry {
             Some(promised) => promised,
             None => self.resolve(&name).await?,
         };
-        let store = self.held(&descriptor).await?;
+        let (store, _kept) = self.held(&descriptor).await?;
         let brought = self.bring(store.as_ref(), repository, &descriptor).await;
         if let Err(error) = &brought {
             relay.promises.broken(repository, &digest, error);
@@ -105,14 +105,14 @@ impl Registry {
         Ok(descriptor)
     }
 
-    /// The store, under the lease of what is part of no image yet.
-    async fn held(&self, descriptor: &Descriptor) -> Result<Arc<dyn Store>> {
+    /// The store, under the lease of what is part of no image yet, which is to be kept meanwhile.
+    async fn held(&self, descriptor: &Descriptor) -> Result<(Arc<dyn Store>, Option<Kept>)> {
         let (store, keeper) = (&self.inner.store, &self.inner.keeper);
         let ingest = ingest_name(descriptor, &self.options().catalogue)?;
         keeper.hold(store.as_ref(), Resource::Ingest(ingest)).await?;
         Ok(match keeper.lease(store.as_ref()).await? {
-            Some(lease) => LeasedStore::under(Arc::clone(store), lease),
-            None => Arc::clone(store),
+            Some(kept) => (LeasedStore::under(Arc::clone(store), kept.id()) as _, Some(kept)),
+            None => (Arc::clone(store), None),
         })
     }
 
