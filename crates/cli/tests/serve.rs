@@ -11,8 +11,9 @@ use std::{
 };
 
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::Value;
-use wharf_tests::TestRegistry;
+use serde_json::{Value, json};
+use wharf_images::{Image, media_types as types, referrers::fallback_tag};
+use wharf_tests::{TestRegistry, image::put};
 
 use support::{Wharf, three_platforms};
 
@@ -127,6 +128,57 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
         assert_eq!(status.expect("it ends").expect("no panic").code(), Some(0));
     }
     drop(never_read);
+}
+
+/// Signatures that were pulled go on with the image, also where they were listed by their tag alone, and from a store that only serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn referrers_go_from_neighbour_to_neighbour() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let subject = registry.image(&name).await.expect("there").target;
+    let empty = put(registry.store(), types::OCI_EMPTY, b"{}".to_vec()).await.expect("puts");
+    let mut referrers = Vec::new();
+    for artifact_type in ["application/x-sig", "application/spdx+json"] {
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "artifactType": artifact_type,
+            "config": empty, "layers": [empty], "subject": subject,
+        });
+        let manifest = manifest.to_string().into_bytes();
+        referrers.push(put(registry.store(), types::OCI_MANIFEST, manifest).await.expect("puts"));
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": types::OCI_INDEX, "manifests": referrers });
+    let index = put(registry.store(), types::OCI_INDEX, index.to_string().into_bytes()).await.expect("puts");
+    let tag = registry.reference(&format!("a/b:{}", fallback_tag(&subject.digest)));
+    registry.record(Image::new(&*tag, index)).await.expect("records");
+    let mut expected: Vec<&str> = referrers.iter().map(|referrer| referrer.digest.as_str()).collect();
+    expected.sort_unstable();
+
+    let (by_label, by_tag) = (Wharf::new(), Wharf::new());
+    by_label.run(&["pull", "--referrers", &name]).await.succeeded();
+    for name in [&name, &tag] {
+        by_tag.run(&["pull", "--all-platforms", name]).await.succeeded();
+    }
+    for wharf in [&by_label, &by_tag] {
+        let first = Served::start(wharf, &["--read-only"]);
+        // From the one who pulled it to another one, and from that one on.
+        let next = Wharf::new();
+        next.run(&["pull", "--referrers", &format!("{}/a/b:1", first.address())]).await.succeeded();
+        let second = Served::start(&next, &[]);
+        for served in [&first, &second] {
+            let (last, name) = (Wharf::new(), format!("{}/a/b:1", served.address()));
+            last.run(&["pull", "--referrers", &name]).await.succeeded();
+            for place in [&["--local"][..], &[]] {
+                let arguments = [&["referrers", "-q"], place, &[&*name]].concat();
+                let listed = last.run(&arguments).await.succeeded();
+                assert_eq!(listed.lines().collect::<Vec<_>>(), expected, "{place:?}");
+            }
+            let arguments = ["referrers", "-q", "--artifact-type", "application/x-sig", &name];
+            assert_eq!(last.run(&arguments).await.succeeded(), format!("{}\n", referrers[0].digest));
+        }
+        for served in [first, second] {
+            assert_eq!(served.stop().await, "");
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

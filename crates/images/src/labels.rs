@@ -4,13 +4,16 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use wharf_content::{Descriptor, Labels, Manager, Result, labels::GC_REF_CONTENT};
+use wharf_content::{Descriptor, Digest, Labels, Manager, Result, labels::GC_REF_CONTENT};
 
 use crate::media_types;
 
 /// Annotation on the descriptor of a referrer with the digest of its subject. It is set by whoever finds the referrer
 /// (containerd: `core/images/annotations.go`).
 pub const ANNOTATION_SUBJECT: &str = "io.containerd.manifest.subject";
+
+/// What stands behind [`GC_REF_CONTENT`] in the keys of referrers, before the digits that tell them apart.
+const REFERRER: &str = ".referrer.sha256.";
 
 /// How many hexadecimal digits of a child's digest tell it from others under a key that ends in `.sha256.`.
 const SHORT_LEN: usize = 12;
@@ -20,7 +23,7 @@ const SHORT_LEN: usize = 12;
 pub fn child_key(child: &Descriptor) -> String {
     let media_type = child.media_type.as_str();
     let suffix = if child.annotations.contains_key(ANNOTATION_SUBJECT) {
-        ".referrer.sha256."
+        REFERRER
     } else if media_types::is_known_config(media_type) {
         ".config"
     } else if media_types::is_manifest(media_type) {
@@ -57,6 +60,14 @@ impl fmt::Debug for LabelKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LabelKeys")
     }
+}
+
+/// The referrers that the labels of a subject hold under the keys of [`child_key`]. Whether they refer to it tells their own content alone.
+pub fn held_referrers(labels: &Labels) -> impl Iterator<Item = Digest> {
+    let held = labels.iter().filter(|(key, _)| {
+        key.strip_prefix(GC_REF_CONTENT).is_some_and(|suffix| suffix.starts_with(REFERRER))
+    });
+    held.filter_map(|(_, value)| value.parse().ok())
 }
 
 /// The labels that hold `children`.
@@ -158,6 +169,14 @@ mod tests {
             assert_eq!(labels[&format!("{prefix}{}", &child.digest.hex()[..12])], child.digest.as_str());
         }
         assert_eq!(labels["containerd.io/gc.ref.content.m.0"], children[2].digest.as_str());
+        let mut expected: Vec<Digest> = children[..2].iter().map(|child| child.digest.clone()).collect();
+        expected.sort_by_key(|digest| digest.hex()[..12].to_owned());
+        let mut odd = labels.clone();
+        odd.insert(format!("{prefix}odd"), "no digest".to_owned());
+        odd.insert("containerd.io/gc.ref.content".to_owned(), children[2].digest.to_string());
+        for labels in [&labels, &odd] {
+            assert_eq!(held_referrers(labels).collect::<Vec<_>>(), expected);
+        }
 
         // One prefix, two digests: neither is let go.
         let with_end = |end: &str| {
@@ -168,6 +187,7 @@ mod tests {
         let labels = child_labels(&children);
         let held: Vec<_> = labels.values().map(String::as_str).collect();
         assert_eq!(held, [children[0].digest.as_str(), children[1].digest.as_str()]);
+        assert_eq!(held_referrers(&labels).count(), 2);
     }
 
     /// For keys of one child each: the labels.

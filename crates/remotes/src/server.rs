@@ -418,7 +418,7 @@ impl Registry {
             Call::FinishUpload { upload, digest } => self.finish_upload(&upload, &digest, head, body).await,
             Call::CancelUpload { upload } => self.cancel_upload(&upload).await,
             Call::ListReferrers { repository, subject, filter, last } => {
-                self.list_referrers(&repository, &subject, filter.as_deref(), last.as_ref()).await
+                self.list_referrers(&repository, &host, &subject, filter.as_deref(), last.as_ref()).await
             }
         }
     }

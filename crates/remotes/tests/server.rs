@@ -30,6 +30,8 @@ mod parking;
 #[cfg(feature = "http")]
 #[path = "server/proxy.rs"]
 mod proxy;
+#[path = "server/referrers.rs"]
+mod referrers;
 #[path = "server/sending.rs"]
 mod sending;
 #[path = "server/site.rs"]

@@ -1,18 +1,35 @@
 //! Listing what refers to a manifest ("Listing Referrers").
 //!
-//! Referrers are found by a label that their push wrote. Those that came into the store in other ways have none and are not listed.
+//! ```text
+//! pushed: the label LABEL_SUBJECT ────────────────────────────────────────────────┐
+//! pulled or imported with its subject, whose labels hold it ─┬─> does it refer? ──┴─> there, and not deleted here? ─> listed
+//! in the index under the tag of the referrers tag schema ────┘
+//! ```
+//!
+//! What came without its subject and is in no such index is not listed: nothing leads to it.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wharf_content::{Descriptor, Digest, ErrorKind, Info, filter::FilterSet, read_blob};
-use wharf_images::{decode, media_types};
+use wharf_content::{Descriptor, Digest, Error, ErrorKind, Info, filter::FilterSet, read_blob};
+use wharf_images::{
+    Kind,
+    children::decode_bytes,
+    decode::{self, ManifestDecoders},
+    labels::held_referrers,
+    media_types,
+    referrers::fallback_tag,
+    sniff,
+};
 
 use super::{
     Registry,
     delete::is_deleted,
     media_type::{LABEL_MEDIA_TYPE, OCTET_STREAM},
-    names::Repository,
+    names::{Host, Repository, Tag},
     refusal::Refusal,
     reply::Reply,
 };
@@ -24,6 +41,12 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 
 /// A page ends once it has so many bytes: clients read indexes of at most 4 MiB.
 const PAGE_LEN: usize = 2 * 1024 * 1024;
+/// A page ends once so many candidates were looked at, whether they refer to the subject or not.
+const MAX_CANDIDATES: usize = 16 * 1024;
+/// A page ends once so many bytes were read of candidates.
+const MAX_READ: u64 = 64 * 1024 * 1024;
+/// As how many bytes a decoder counts that is more than a computation.
+const BLOCKING_COST: u64 = 1024 * 1024;
 
 /// The facts that a referrer's descriptor takes from its manifest.
 #[derive(Default, Deserialize)]
@@ -41,53 +64,157 @@ struct Config {
     media_type: Option<String>,
 }
 
+/// What may refer to a subject, by digest: no more than one page looks at.
+struct Candidates<'a> {
+    /// Where the page before ended.
+    last: Option<&'a Digest>,
+    /// With what is known of those that were pushed, which do refer to it.
+    found: BTreeMap<Digest, Option<Known>>,
+    /// Whether there are more behind these.
+    more: bool,
+}
+
+/// What the store tells of a candidate.
+struct Known {
+    size: u64,
+    media_type: Option<String>,
+}
+
+impl Known {
+    fn new(info: &Info) -> Self {
+        let media_type = info.labels.get(LABEL_MEDIA_TYPE).filter(|label| sniff::is_media_type(label));
+        Self { size: info.size, media_type: media_type.cloned() }
+    }
+}
+
+impl<'a> Candidates<'a> {
+    fn new(last: Option<&'a Digest>) -> Self {
+        Self { last, found: BTreeMap::new(), more: false }
+    }
+
+    fn add(&mut self, digest: Digest, pushed: Option<Known>) {
+        if self.last.is_some_and(|last| digest <= *last) {
+            return;
+        }
+        let slot = self.found.entry(digest).or_default();
+        *slot = slot.take().or(pushed);
+        if self.found.len() > MAX_CANDIDATES {
+            self.found.pop_last();
+            self.more = true;
+        }
+    }
+}
+
 impl Registry {
     pub(super) async fn list_referrers(
         &self,
         repository: &Repository,
+        host: &Host,
         subject: &Digest,
         filter: Option<&str>,
         last: Option<&Digest>,
     ) -> Result<Reply, Refusal> {
-        let mut referrers: Vec<Info> = Vec::new();
-        let labelled = FilterSet::parse([format!("labels.\"{LABEL_SUBJECT}\"=={subject}")])?;
-        self.store()
-            .walk(&labelled, &mut |info| {
-                if last.is_none_or(|last| info.digest > *last) && !is_deleted(&info.labels, repository) {
-                    referrers.push(info);
-                }
-                Ok(())
-            })
-            .await?;
-        referrers.sort_by(|a, b| a.digest.cmp(&b.digest));
-
+        let mut candidates = self.candidates(repository, host, subject, last).await?;
         let mut listing = Listing::new(filter);
-        let mut next = None;
-        let mut referrers = referrers.iter().peekable();
-        while let Some(info) = referrers.next() {
-            let Some(described) = self.describe(info).await? else { continue };
-            if listing.is_filled_by(described) && referrers.peek().is_some() {
-                next = Some(&info.digest);
+        let (mut read, mut next) = (0, None);
+        while let Some((digest, pushed)) = candidates.found.pop_first() {
+            let described = self.describe(repository, subject, &digest, pushed, &mut read).await?;
+            let is_filled = described.is_some_and(|described| listing.is_filled_by(described));
+            let is_last = candidates.found.is_empty();
+            if (is_filled || read >= MAX_READ || is_last) && (candidates.more || !is_last) {
+                next = Some(digest);
                 break;
             }
         }
-        Ok(listing.reply(repository, subject, next))
+        Ok(listing.reply(repository, subject, next.as_ref()))
     }
 
-    /// The descriptor of a referrer; `None` where it is gone by now.
-    async fn describe(&self, info: &Info) -> Result<Option<Value>, Refusal> {
-        let media_type = info.labels.get(LABEL_MEDIA_TYPE).map_or(OCTET_STREAM, String::as_str);
-        let descriptor = Descriptor::new(media_type, info.digest.clone(), info.size);
-        let limit = decode::MAX_MANIFEST_LEN.max(self.options().max_manifest_len);
-        let bytes = match read_blob(self.store(), &descriptor, limit).await {
+    async fn candidates<'a>(
+        &self,
+        repository: &Repository,
+        host: &Host,
+        subject: &Digest,
+        last: Option<&'a Digest>,
+    ) -> Result<Candidates<'a>, Refusal> {
+        let mut candidates = Candidates::new(last);
+        let labelled = FilterSet::parse([format!("labels.\"{LABEL_SUBJECT}\"=={subject}")])?;
+        let mut add = |info: Info| {
+            if !is_deleted(&info.labels, repository) {
+                let pushed = Known::new(&info);
+                candidates.add(info.digest, Some(pushed));
+            }
+            Ok(())
+        };
+        self.store().walk(&labelled, &mut add).await?;
+        match self.store().info(subject).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            info => held_referrers(&info?.labels).for_each(|digest| candidates.add(digest, None)),
+        }
+        for listed in self.listed_under_tag(repository, host, subject).await? {
+            candidates.add(listed.digest, None);
+        }
+        Ok(candidates)
+    }
+
+    /// What the index lists that is tagged as the referrers tag schema has it, from before the registry listed referrers itself
+    /// ("Enabling the Referrers API"). A tag of something else lists nothing.
+    async fn listed_under_tag(
+        &self,
+        repository: &Repository,
+        host: &Host,
+        subject: &Digest,
+    ) -> Result<Vec<Descriptor>, Refusal> {
+        let Some(tag) = Tag::parse(&fallback_tag(subject)) else { return Ok(Vec::new()) };
+        let Some(image) = self.find(repository, host, &tag).await? else { return Ok(Vec::new()) };
+        let catalogue = &self.options().catalogue;
+        let is_index = decode::kind(&image.target.media_type, catalogue)? == Some(Kind::Index);
+        if !is_index || image.target.size > decode::MAX_MANIFEST_LEN {
+            return Ok(Vec::new());
+        }
+        match wharf_images::decode(self.store(), &image.target, catalogue).await {
+            Ok(decoded) => Ok(decoded.unwrap_or_default().descriptors()),
+            Err(error) if error.kind() == ErrorKind::NotFound || is_unreadable(&error) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The descriptor of a candidate; `None` where it is gone by now, or does not refer to the subject. Counts what that costs.
+    async fn describe(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        digest: &Digest,
+        pushed: Option<Known>,
+        read: &mut u64,
+    ) -> Result<Option<Value>, Refusal> {
+        let is_referrer = pushed.is_some();
+        let Known { size, media_type } = match pushed {
+            Some(pushed) => pushed,
+            None => match self.present(repository, digest, Refusal::manifest_unknown).await {
+                Err(refusal) if refusal.is_missing() => return Ok(None),
+                info => Known::new(&info?),
+            },
+        };
+        if size > self.manifest_limit() {
+            return Ok(None);
+        }
+        let descriptor = Descriptor::new(OCTET_STREAM, digest.clone(), size);
+        let bytes = match read_blob(self.store(), &descriptor, size).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
         };
+        *read += size;
+        let media_type = media_type.or_else(|| sniff::document(&bytes));
+        let media_type = media_type.unwrap_or_else(|| OCTET_STREAM.to_owned());
+        let descriptor = Descriptor { media_type, ..descriptor };
+        if !is_referrer && !self.refers(subject, &descriptor, &bytes, read).await? {
+            return Ok(None);
+        }
         let facts: Facts = serde_json::from_slice(&bytes).unwrap_or_default();
         let mut described = json!({
-            "mediaType": media_type,
-            "digest": info.digest.as_str(),
-            "size": info.size,
+            "mediaType": descriptor.media_type,
+            "digest": digest.as_str(),
+            "size": size,
         });
         let own = facts.artifact_type.filter(|own| !own.is_empty());
         if let Some(artifact_type) = own.or_else(|| facts.config?.media_type) {
@@ -98,6 +225,32 @@ impl Registry {
         }
         Ok(Some(described))
     }
+
+    /// Whether a document is a manifest that refers to the subject.
+    async fn refers(
+        &self,
+        subject: &Digest,
+        document: &Descriptor,
+        bytes: &Bytes,
+        read: &mut u64,
+    ) -> Result<bool, Refusal> {
+        let catalogue = &self.options().catalogue;
+        let decoder = catalogue.find::<ManifestDecoders>(&document.media_type)?;
+        let Some(decoder) = decoder.filter(|decoder| decoder.kind().is_manifest()) else { return Ok(false) };
+        if decoder.blocks() {
+            *read += BLOCKING_COST;
+        }
+        match decode_bytes(decoder, document, bytes.clone(), catalogue).await {
+            Ok(decoded) => Ok(decoded.subject.is_some_and(|own| own.digest == *subject)),
+            Err(error) if is_unreadable(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether an error of a decoder means that the document is nothing that it reads, and not that it failed to.
+fn is_unreadable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::NotImplemented)
 }
 
 /// A page of referrers in the making.

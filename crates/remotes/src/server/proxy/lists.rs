@@ -9,8 +9,14 @@ use wharf_images::{Reference, transport::Resolver};
 
 use super::{Relay, calls::Outcome, trouble};
 use crate::server::{
-    Registry, media_type::OCTET_STREAM, names::Repository, referrers::Listing, refusal::Refusal,
-    reply::Reply, route::Page, tags,
+    Registry,
+    media_type::OCTET_STREAM,
+    names::{Host, Repository},
+    referrers::Listing,
+    refusal::Refusal,
+    reply::Reply,
+    route::Page,
+    tags,
 };
 
 impl Registry {
@@ -71,7 +77,8 @@ impl Registry {
             Ok(listed) => listed,
             Err(error) if trouble::may_pass(&error) => {
                 self.stale("referrers", &name, &error);
-                return self.list_referrers(repository, subject, filter, last).await;
+                let host = Host::new(relay.proxy.upstream.domain());
+                return self.list_referrers(repository, &host, subject, filter, last).await;
             }
             Err(error) => {
                 self.relayed("referrers", "miss");
