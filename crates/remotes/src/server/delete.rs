@@ -76,7 +76,8 @@ impl Registry {
                 }
             }
             Reference::Digest(digest) => {
-                self.present(repository, digest, Refusal::manifest_unknown).await?;
+                let labels = self.present(repository, digest, Refusal::manifest_unknown).await?.labels;
+                self.open_typed(digest, &labels).await?;
                 let meanings = repository.meanings(host);
                 let recorded = FilterSet::parse([format!("target.digest=={digest}")])?;
                 for image in self.images().list(&recorded).await? {

@@ -1,13 +1,18 @@
 //! Reading manifests by tag and by digest ("Pulling manifests").
 //!
-//! The bytes are those that are in the store. `Accept` is not looked at: there is one form of a manifest, the one it was pushed in.
+//! The bytes are those that are in the store. `Accept` is not looked at: there is one form of a manifest, the one it was pushed in. Blobs are
+//! no manifests, though both are content of the store: see [`Registry::open_typed`].
 
 use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header, request::Parts};
-use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, filter::FilterSet};
-use wharf_images::{Image, Reference, decode, sniff};
+use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind, Labels, filter::FilterSet};
+use wharf_images::{
+    Image, Reference,
+    decode::{self, ManifestDecoders},
+    sniff,
+};
 
 use super::{
     Registry,
@@ -18,6 +23,14 @@ use super::{
     refusal::Refusal,
     reply::Reply,
 };
+
+/// A manifest that is open, and what it is.
+pub(super) struct Typed {
+    media_type: String,
+    reader: Arc<dyn BlobReader>,
+    /// Its bytes, where they had to be read.
+    read: Option<Bytes>,
+}
 
 impl Registry {
     /// Answers the manifest that a tag points at, as the type that its record gives.
@@ -64,25 +77,53 @@ impl Registry {
         self.read_manifest(repository, digest).await
     }
 
-    /// Answers a manifest of any repository. What it is says, in this order: the label of its push, a record that points at it, the
-    /// document itself.
+    /// Answers a manifest of any repository.
     pub(super) async fn read_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Reply, Refusal> {
         let labels = self.present_manifest(repository, digest).await?.labels;
+        let Typed { media_type, reader, read } = self.open_typed(digest, &labels).await?;
+        Ok(reply(digest, &media_type, reader, read))
+    }
+
+    /// Opens a manifest and tells what it is. That says, in this order: the label of its push, a record that points at it, the document
+    /// itself. Content of which none of them says that it is a manifest is none (404): it came as a blob.
+    pub(super) async fn open_typed(&self, digest: &Digest, labels: &Labels) -> Result<Typed, Refusal> {
         let reader = self.open_manifest(digest).await?;
         if let Some(label) = labels.get(LABEL_MEDIA_TYPE).filter(|label| sniff::is_media_type(label)) {
-            return Ok(reply(digest, label, reader, None));
+            return Ok(Typed { media_type: label.clone(), reader, read: None });
         }
-        if let Some(recorded) = self.recorded_type(digest).await? {
-            return Ok(reply(digest, &recorded, reader, None));
+        let recorded = self.recorded_types(digest).await?;
+        if let Some(recorded) = recorded.iter().find(|media_type| sniff::is_media_type(media_type)) {
+            return Ok(Typed { media_type: recorded.clone(), reader, read: None });
         }
         let len = usize::try_from(reader.size()).map_err(|_| Refusal::manifest_unknown())?;
         let bytes = reader.read_at(0, len).await?;
         let sniffed = sniff::document(&bytes);
-        Ok(reply(digest, sniffed.as_deref().unwrap_or(OCTET_STREAM), reader, Some(bytes)))
+        let is_manifest = labels.contains_key(LABEL_MEDIA_TYPE)
+            || !recorded.is_empty()
+            || sniffed.as_deref().is_some_and(|sniffed| self.is_manifest(sniffed, digest, &bytes));
+        if !is_manifest {
+            return Err(Refusal::manifest_unknown());
+        }
+        let media_type = sniffed.unwrap_or_else(|| OCTET_STREAM.to_owned());
+        Ok(Typed { media_type, reader, read: Some(bytes) })
+    }
+
+    /// Whether a document that nobody has pushed as a manifest is one. What seems to be a manifest by its shape may be a blob, as an image's
+    /// config is, which only its decoder tells. A type that nobody decodes is one that the document calls itself, and may be an index' part.
+    fn is_manifest(&self, sniffed: &str, digest: &Digest, bytes: &Bytes) -> bool {
+        match self.options().catalogue.find::<ManifestDecoders>(sniffed) {
+            Ok(Some(decoder)) if !decoder.kind().is_manifest() => false,
+            Ok(Some(decoder)) if !decoder.blocks() => {
+                let decoded =
+                    decoder.decode(&Descriptor::new(sniffed, digest.clone(), bytes.len() as u64), bytes);
+                !decoded.is_err_and(|error| error.kind() == ErrorKind::InvalidArgument)
+            }
+            _ => true,
+        }
     }
 
     /// Finds the record that a repository and tag stand for; see the module [`server`](super) for the order.
@@ -120,11 +161,11 @@ impl Registry {
         }
     }
 
-    async fn recorded_type(&self, digest: &Digest) -> Result<Option<String>, Refusal> {
+    /// The types that records give of what they point at.
+    async fn recorded_types(&self, digest: &Digest) -> Result<Vec<String>, Refusal> {
         let filter = FilterSet::parse([format!("target.digest=={digest}")])?;
         let images = self.images().list(&filter).await?;
-        let mut types = images.into_iter().map(|image| image.target.media_type);
-        Ok(types.find(|media_type| sniff::is_media_type(media_type)))
+        Ok(images.into_iter().map(|image| image.target.media_type).collect())
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wharf_content::{
-    Algorithm, CommitOptions, Descriptor, Digest, filter::FilterSet, labels::GC_REF_CONTENT,
+    Algorithm, Catalogue, CommitOptions, Descriptor, Digest, Error, Result, filter::FilterSet,
+    labels::GC_REF_CONTENT, plugin::Registration,
 };
-use wharf_images::{Image, media_types};
+use wharf_images::{
+    Image, Kind, ManifestDecoder,
+    decode::{Decoded, ManifestDecoders},
+    media_types,
+};
 use wharf_remotes::server::{LABEL_MEDIA_TYPE, RegistryOptions};
 
 use crate::{
@@ -289,23 +294,125 @@ async fn content_that_was_not_pushed_says_what_it_is() {
             descriptor.digest
         }
     };
-    let shaped = json!({ "config": {}, "layers": [] }).to_string().into_bytes();
+    let config = Descriptor::of(media_types::OCI_CONFIG, CONFIG);
+    let shaped = json!({ "config": config, "layers": [] }).to_string().into_bytes();
+    let unknown = json!({ "mediaType": "application/vnd.example.thing+json" }).to_string().into_bytes();
     for (bytes, expected) in [
         (manifest(&[]), media_types::OCI_MANIFEST),
         (index(&[]), media_types::OCI_INDEX),
         (shaped, media_types::OCI_MANIFEST),
-        (b"a layer".to_vec(), "application/octet-stream"),
+        // As a part of an index may be of which this registry knows nothing.
+        (unknown, "application/vnd.example.thing+json"),
+        (json!({ "schemaVersion": 1, "fsLayers": [] }).to_string().into_bytes(), media_types::DOCKER_SCHEMA1),
     ] {
         let digest = store(bytes.clone()).await;
         let answer = site.get(&format!("/v2/any/manifests/{digest}")).await;
         assert_eq!((answer.header("content-type"), &answer.body), (Some(expected), &bytes));
     }
-    let bytes = br#"{"manifests":[],"x":1}"#;
-    let digest = store(bytes.to_vec()).await;
-    let target = Descriptor::new(media_types::DOCKER_LIST, digest.clone(), bytes.len() as u64);
-    site.images.create(Image::new("quay.io/o/p:1", target)).await.expect("recorded");
-    let answer = site.get(&format!("/v2/any/manifests/{digest}")).await;
-    assert_eq!(answer.header("content-type"), Some(media_types::DOCKER_LIST));
+    // What a record points at is one, whatever it looks like.
+    for (tag, bytes, recorded, expected) in [
+        (1, &br#"{"manifests":[],"x":1}"#[..], media_types::DOCKER_LIST, media_types::DOCKER_LIST),
+        (2, b"of any type", "application/x-own", "application/x-own"),
+        (3, b"of none", "none", "application/octet-stream"),
+    ] {
+        let digest = store(bytes.to_vec()).await;
+        let target = Descriptor::new(recorded, digest.clone(), bytes.len() as u64);
+        site.images.create(Image::new(format!("quay.io/o/p:{tag}"), target)).await.expect("recorded");
+        let answer = site.get(&format!("/v2/any/manifests/{digest}")).await;
+        assert_eq!((answer.header("content-type"), &answer.body[..]), (Some(expected), bytes));
+    }
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn blobs_are_no_manifests() {
+    each(async |site: &Site| {
+        let whole = json!({
+            "architecture": "amd64", "os": "linux", "config": { "Env": ["A=b"] },
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        });
+        let named = json!({ "mediaType": media_types::OCI_CONFIG });
+        let shaped = json!({ "config": {}, "layers": [] });
+        let documents =
+            [whole, named, shaped, json!({}), json!([])].map(|json| json.to_string().into_bytes());
+        for blob in [CONFIG.to_vec(), b"a layer".to_vec(), bytes(100_000)].into_iter().chain(documents) {
+            let digest = site.push_blob("a", &blob).await;
+            let path = format!("/v2/a/manifests/{digest}");
+            let shown = String::from_utf8_lossy(&blob[..blob.len().min(100)]).into_owned();
+            assert_eq!(site.send("HEAD", &path, &[], b"").await.status, 404, "{shown}");
+            for method in ["GET", "DELETE"] {
+                site.send(method, &path, &[], b"").await.refuses(404, "MANIFEST_UNKNOWN");
+            }
+            let path = format!("/v2/a/blobs/{digest}");
+            assert_eq!(site.get(&path).await.body, blob, "{shown}");
+            assert_eq!(site.send("DELETE", &path, &[], b"").await.status, 202, "{shown}");
+        }
+        // Until somebody pushes it as one.
+        let digest = site.push_blob("a", b"of any type").await;
+        let path = format!("/v2/a/manifests/{digest}");
+        assert_eq!(site.put_manifest(&path, "application/x-own", b"of any type").await.status, 201);
+        assert_eq!(site.get(&path).await.header("content-type"), Some("application/x-own"));
+        assert_eq!(site.send("DELETE", &path, &[], b"").await.status, 202);
+        site.get(&path).await.refuses(404, "MANIFEST_UNKNOWN");
+    })
+    .await;
+}
+
+/// A document that is read by a field of its own.
+#[derive(Debug)]
+struct Thing {
+    kind: Kind,
+    blocks: bool,
+}
+
+impl ManifestDecoder for Thing {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn blocks(&self) -> bool {
+        self.blocks
+    }
+
+    fn decode(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<Decoded> {
+        let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        match document["thing"].as_u64() {
+            Some(_) => Ok(Decoded::default()),
+            None => Err(Error::invalid_argument(format!("{} is no thing", descriptor.digest))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn which_documents_are_manifests_is_told_by_the_decoders_of_the_catalogue() {
+    let mut catalogue = Catalogue::linked().clone();
+    for (name, kind, blocks) in
+        [("leaf", Kind::Leaf, false), ("index", Kind::Index, false), ("program", Kind::Manifest, true)]
+    {
+        let decoder = Arc::new(Thing { kind, blocks }) as Arc<dyn ManifestDecoder>;
+        let keys = [format!("application/x-{name}")];
+        catalogue = catalogue.with(Registration::<ManifestDecoders>::shared(name, keys, 0, "test", decoder));
+    }
+    let site = Site::memory(RegistryOptions::default().with_catalogue(catalogue)).await;
+    for (kind, field, status) in [
+        ("index", "thing", 200),
+        ("index", "other", 404),
+        ("leaf", "thing", 404),
+        // It is not run for each request: what calls itself so is taken for one.
+        ("program", "other", 200),
+    ] {
+        let document = json!({ "mediaType": format!("application/x-{kind}"), field: 1 }).to_string();
+        let digest = site.push_blob("a", document.as_bytes()).await;
+        let answer = site.get(&format!("/v2/a/manifests/{digest}")).await;
+        assert_eq!(answer.status, status, "{document}");
+        if status == 200 {
+            let expected = format!("application/x-{kind}");
+            assert_eq!(
+                (answer.header("content-type"), &*answer.body),
+                (Some(&*expected), document.as_bytes())
+            );
+        }
+    }
     site.stop().await;
 }
 
