@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 #[cfg(target_os = "linux")]
 use wharf_images::layer::LayerOptions;
 use wharf_remotes::{credentials::Secret, registry::DEFAULT_MIN_THROUGHPUT};
@@ -132,9 +132,12 @@ impl LayerArgs {
     }
 }
 
+/// The flags that name a user, of which `--password-stdin` needs one: those of the sides of a copy are among them.
+pub(crate) const USERS: &str = "users";
+
 /// How registries are spoken to.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Registry options")]
+#[command(next_help_heading = "Registry options", group = ArgGroup::new(USERS).multiple(true))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 pub(crate) struct RegistryArgs {
     /// Speak plain HTTP, as is done on loopback anyway; there -k, --ca-file and --cert-file try HTTPS first
@@ -180,10 +183,11 @@ pub(crate) struct RegistryArgs {
     #[arg(long)]
     pub(crate) http_trace: bool,
     /// User and password for the registry that is named, and for no other one
-    #[arg(short = 'u', long, visible_alias = "user", alias = "username", value_name = "USER[:PASS]", value_parser = creds)]
+    #[arg(short = 'u', long, visible_alias = "user", alias = "username", value_name = "USER[:PASS]", value_parser = creds,
+          group = USERS)]
     pub(crate) creds: Option<Creds>,
     /// Read the password of --creds USER from standard input, when the registry asks for it
-    #[arg(long, requires = "creds")]
+    #[arg(long, requires = USERS)]
     pub(crate) password_stdin: bool,
     /// Look for credentials in this file before those of docker and podman
     #[arg(long, value_name = "FILE")]
@@ -202,6 +206,8 @@ impl RegistryArgs {
 /// What --creds says.
 #[derive(Clone, Debug)]
 pub(crate) struct Creds {
+    /// The flag that said it, which of a copy may be that of one side.
+    pub(crate) flag: &'static str,
     pub(crate) user: String,
     pub(crate) password: Option<Secret>,
 }
@@ -214,7 +220,7 @@ pub(crate) fn creds(text: &str) -> Result<Creds, String> {
     if user.is_empty() {
         return Err("expected USER:PASS, or USER with --password-stdin".into());
     }
-    Ok(Creds { user: user.to_owned(), password })
+    Ok(Creds { flag: "--creds", user: user.to_owned(), password })
 }
 
 impl PlatformArgs {

@@ -256,7 +256,8 @@ impl Context {
         Ok((self.transport_with(location.scheme, settings, progress)?, location.rest.to_owned()))
     }
 
-    /// Refuses --creds for several registries at once: a password is that of one of them, and the others must not be shown it.
+    /// Refuses --creds for several registries at once: a password is that of one of them, and the others must not be shown it. Gives the
+    /// registry that is named, where it is one.
     ///
     /// # Errors
     /// `InvalidArgument` that says what to use `instead`.
@@ -265,7 +266,7 @@ impl Context {
         registry: &RegistryArgs,
         names: impl Iterator<Item = &'n str>,
         instead: &str,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let known = self.catalogue.keys::<Transports>();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         let named = names.filter(|typed| stored_name(typed).is_none()).filter_map(|typed| {
@@ -275,10 +276,10 @@ impl Context {
             Some(Audience::new(Reference::parse(location.rest).ok()?.domain()).host().to_owned())
         });
         let registries: BTreeSet<String> = named.collect();
-        if registry.creds.is_none() || registries.len() < 2 {
-            return Ok(());
-        }
         let registries: Vec<String> = registries.into_iter().collect();
+        if registry.creds.is_none() || registries.len() < 2 {
+            return Ok(registries.into_iter().next());
+        }
         Err(Error::invalid_argument(format!(
             "--creds is for one registry, and several are named: {}; use {instead}",
             registries.join(", ")
@@ -303,16 +304,16 @@ impl Context {
         }
     }
 
-    /// The resolver of a transport.
-    pub(crate) fn transport(
+    /// The resolver for whatever registries content came from. What --creds says is for the one at `domain`.
+    pub(crate) fn registries(
         &self,
-        scheme: &str,
+        domain: Option<&str>,
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
-        let sources = credentials::sources(registry, None, &self.catalogue)?;
+        let sources = credentials::sources(registry, domain, &self.catalogue)?;
         let settings = self.settings(registry, progress).with_credentials(sources);
-        self.transport_with(scheme, settings, progress)
+        self.transport_with(DEFAULT_TRANSPORT, settings, progress)
     }
 
     /// The resolver for a registry that is named by a URL, whose scheme counts, and which is told of whom it is asked through.

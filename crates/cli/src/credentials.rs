@@ -10,39 +10,38 @@ use wharf_remotes::credentials::{
     Audience, AuthFiles, Credential, CredentialSource, Environment, Given, Secret, Sources,
 };
 
-use crate::{args::RegistryArgs, prompt};
+use crate::{
+    args::{Creds, RegistryArgs},
+    prompt,
+};
 
-/// The sources in their order. What is given by --creds is for the registry of the reference alone.
+/// The sources in their order. What is given by --creds is for the registry of the reference alone, and for nobody where that is at none.
 ///
 /// # Errors
-/// `InvalidArgument` for --creds without a password, or where no one registry is meant; `Conflict` of plugins.
+/// `InvalidArgument` for --creds without a password, or with two; `Conflict` of plugins.
 pub(crate) fn sources(args: &RegistryArgs, domain: Option<&str>, catalogue: &Catalogue) -> Result<Sources> {
     let mut first = Sources::none();
-    if let Some(creds) = &args.creds {
-        let domain = domain.ok_or_else(|| {
-            Error::invalid_argument(
-                "--creds is for one registry, and none is named here: use `wharf login` or --authfile",
-            )
-        })?;
-        let source: Arc<dyn CredentialSource> = match (&creds.password, args.password_stdin) {
+    if let Some(Creds { flag, user, password }) = &args.creds {
+        let given = match (password, args.password_stdin) {
             (Some(_), true) => {
-                return Err(Error::invalid_argument(
-                    "the password is given by --creds and by --password-stdin: leave one of them out",
-                ));
-            }
-            (Some(password), false) => {
-                Arc::new(Given::new(domain, Credential::password(&creds.user, password.clone())))
-            }
-            (None, true) => {
-                Arc::new(Typed { host: Audience::new(domain).host().to_owned(), user: creds.user.clone() })
+                return Err(Error::invalid_argument(format!(
+                    "the password is given by {flag} and by --password-stdin: leave one of them out"
+                )));
             }
             (None, false) => {
-                return Err(Error::invalid_argument(
-                    "--creds has no password: write USER:PASS, or add --password-stdin",
-                ));
+                return Err(Error::invalid_argument(format!(
+                    "{flag} has no password: write USER:PASS, or add --password-stdin"
+                )));
             }
+            (given, _) => given.as_ref(),
         };
-        first = first.with("flags", source);
+        if let Some(domain) = domain {
+            let source: Arc<dyn CredentialSource> = match given {
+                Some(password) => Arc::new(Given::new(domain, Credential::password(user, password.clone()))),
+                None => Arc::new(Typed { host: Audience::new(domain).host().to_owned(), user: user.clone() }),
+            };
+            first = first.with("flags", source);
+        }
     }
     if let Some(path) = &args.authfile {
         first = first.with("authfile", Arc::new(AuthFiles::only(path, &Environment::process())));

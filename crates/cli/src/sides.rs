@@ -34,7 +34,7 @@ macro_rules! side {
             key_file: Option<PathBuf>,
             /// As --creds, for this side only
             #[arg(id = concat!($prefix, "_creds"), long = concat!($prefix, "-creds"), value_name = "USER[:PASS]",
-                  value_parser = args::creds)]
+                  value_parser = args::creds, group = args::USERS)]
             creds: Option<Creds>,
             /// As --authfile, for this side only
             #[arg(id = concat!($prefix, "_authfile"), long = concat!($prefix, "-authfile"), value_name = "FILE")]
@@ -48,7 +48,7 @@ macro_rules! side {
             }
 
             /// The options of this side, where there are none of its own those of both.
-            pub(crate) fn over(&self, both: &RegistryArgs) -> RegistryArgs {
+            fn over(&self, both: &RegistryArgs) -> RegistryArgs {
                 let mut args = both.clone();
                 if self.plain_http || self.tls_verify.is_some() {
                     args.plain_http = self.plain_http;
@@ -60,9 +60,7 @@ macro_rules! side {
                     (args.cert_file, args.key_file) = (self.cert_file.clone(), self.key_file.clone());
                 }
                 if let Some(creds) = &self.creds {
-                    // A password that stands here is not on standard input as well.
-                    args.password_stdin &= creds.password.is_none();
-                    args.creds = Some(creds.clone());
+                    args.creds = Some(Creds { flag: concat!("--", $prefix, "-creds"), ..creds.clone() });
                 }
                 if self.authfile.is_some() {
                     args.authfile = self.authfile.clone();
@@ -80,6 +78,24 @@ side! {
 side! {
     /// Options of where an image is copied to.
     DestinationArgs, "dest", "Registry options of the destination"
+}
+
+/// The options of the source and of the destination. A password on standard input is for each user who has none, and of somebody it has to be.
+pub(crate) fn of_both(
+    from: &SourceArgs,
+    to: &DestinationArgs,
+    both: &RegistryArgs,
+) -> (RegistryArgs, RegistryArgs) {
+    let mut sides = [from.over(both), to.over(both)];
+    let lacks_password =
+        |args: &RegistryArgs| args.creds.as_ref().is_some_and(|creds| creds.password.is_none());
+    if sides.iter().any(lacks_password) {
+        for args in &mut sides {
+            args.password_stdin &= lacks_password(args);
+        }
+    }
+    let [from, to] = sides;
+    (from, to)
 }
 
 #[cfg(test)]

@@ -96,8 +96,18 @@ async fn one_password_is_for_one_registry() {
     let error = wharf.run(&["delete", "--creds", "u:canary", &name, &elsewhere]).await.failed(3);
     assert!(error.contains("several are named"), "{error}");
     assert!(one.take_log().is_empty() && other.take_log().is_empty(), "nobody was asked");
+    let [layout, archive, docker] =
+        [("oci", "layout"), ("oci-archive", "oci.tar"), ("docker-archive", "docker.tar")]
+            .map(|(scheme, file)| format!("{scheme}:{}:x", wharf.path(file)));
     for legitimate in [
         &["copy", "--creds", "u:canary", &name, &same][..],
+        &["copy", "--creds", "u:canary", &name, &layout],
+        &["copy", "-u", "u:canary", &name, &archive],
+        &["copy", "--creds", "u:canary", &name, &docker],
+        &["copy", "--creds", "u:canary", &layout, &other.reference("from-layout:1")],
+        &["copy", "--creds", "u:canary", &archive, &other.reference("from-archive:1")],
+        &["copy", "--creds", "u:canary", &docker, &other.reference("from-docker:1")],
+        &["inspect", "-u", "u:canary", &layout],
         &["copy", "--creds", "u:canary", &name, "store:app:1"],
         &["copy", "--creds", "u:canary", "--dest-creds", "v:canary", &name, &elsewhere],
         &["copy", "--chunk-size", "64KiB", &name, &other.reference("chunks:1")],

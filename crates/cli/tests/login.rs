@@ -118,6 +118,37 @@ async fn a_password_from_standard_input_is_for_both_sides_of_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_from_standard_input_is_for_one_side_of_a_copy() {
+    let (registry, wharf) = (registry().await, Wharf::new());
+    let (name, other) = (format!("{}/a/b:1", registry.address()), format!("{}/c/d:1", registry.address()));
+    let layout = format!("oci:{}:1", wharf.path("layout"));
+    let shows_it = |path: &str| {
+        let seen = registry.requests();
+        seen.iter()
+            .any(|request| request.path.contains(path) && request.header("authorization") == Some(RIGHT))
+    };
+    let one = ["copy", "--src-creds", "user", "--password-stdin", &name, &layout];
+    fed(wharf.command(&one), "canary-9f\n").await;
+    assert!(shows_it("/a/b/"), "the source is asked with the password");
+    let two =
+        ["copy", "--src-creds", "user:canary-9f", "--dest-creds", "user", "--password-stdin", &name, &other];
+    fed(wharf.command(&two), "canary-9f\n").await;
+    assert!(shows_it("/c/d/"), "the destination is asked with the password");
+    for (arguments, said) in [
+        (&["copy", "--password-stdin", &name, &layout][..], "--dest-creds"),
+        (&["copy", "--src-creds", "user", &name, &layout], "--src-creds has no password"),
+        (&["copy", "--dest-creds", "user", &layout, &name], "--dest-creds has no password"),
+        (
+            &["copy", "--dest-creds", "user:canary-9f", "--password-stdin", &layout, &name],
+            "the password is given by --dest-creds and by --password-stdin",
+        ),
+    ] {
+        let error = fed(wharf.command(arguments), "").await.failed(3);
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn flags_are_for_the_registry_that_is_named() {
     let (registry, wharf) = (registry().await, Wharf::new());
     let name = format!("{}/a/b:1", registry.address());

@@ -118,6 +118,28 @@ async fn what_cannot_be_fetched_is_told_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_for_the_registry_of_what_is_damaged() {
+    let (registry, name, wharf) = pulled().await;
+    let other = TestRegistry::start().await;
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::of("other", "layer")]);
+    let elsewhere = other.put("c/d:1", &image).await.expect("puts");
+    wharf.run(&["pull", "--platform", "linux/amd64", &elsewhere]).await.succeeded();
+    let (digest, path) = layer(&wharf, &name).await;
+    let repair = ["verify", "--repair", "-u", "u:canary"];
+    append(&path);
+    let said = wharf.run(&repair).await.succeeded();
+    assert!(said.contains(&format!("fetched {digest} from {}/a/b", registry.address())), "{said}");
+    append(&path);
+    append(&layer(&wharf, &elsewhere).await.1);
+    let done = wharf.run(&repair).await;
+    assert!(done.code() == 3 && done.err().contains("several are named"), "{}", done.err());
+    for name in [&name, &elsewhere] {
+        wharf.run(&[&repair[..], &[name]].concat()).await.succeeded();
+    }
+    wharf.run(&["verify"]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strays_and_the_index_are_told_and_put_right() {
     let (_registry, _, wharf) = pulled().await;
     let good = fs::read(root(&wharf).join("index.json")).expect("reads");

@@ -12,7 +12,7 @@ use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
     context::{Context, stored_name},
     output, progress,
-    sides::{DestinationArgs, SourceArgs},
+    sides::{self, DestinationArgs, SourceArgs},
     verifiers::VerifierArgs,
 };
 
@@ -79,9 +79,8 @@ impl Copy {
         let shared = unless_own.into_iter().filter(|(_, has_own)| !has_own).map(|(name, _)| name.as_str());
         context.refuse_to_share_credentials(&self.registry, shared, "--src-creds and --dest-creds")?;
         let progress = progress::start_pushing(&context.global);
-        let (source, from) =
-            context.place(&self.source, &self.from.over(&self.registry), None, &progress).await?;
-        let to_args = self.to.over(&self.registry);
+        let (from_args, to_args) = sides::of_both(&self.from, &self.to, &self.registry);
+        let (source, from) = context.place(&self.source, &from_args, None, &progress).await?;
         let (destination, to) =
             context.place(&self.destination, &to_args, self.chunk_size, &progress).await?;
         let mut options = CopyOptions::new()

@@ -8,10 +8,7 @@ use wharf_content::{
     Error, Result, Status,
     verify::{StrayKind, VerifyOptions},
 };
-use wharf_images::{
-    reference::DEFAULT_TRANSPORT,
-    verify::{Report, verify, verify_images},
-};
+use wharf_images::verify::{Report, verify, verify_images};
 use wharf_remotes::{RepairOptions, Repaired, repair};
 
 use crate::{
@@ -67,7 +64,10 @@ impl Verify {
         );
         let repaired = if self.repair && !report.is_clean() {
             let progress = progress::start(&context.global);
-            let resolver = context.transport(DEFAULT_TRANSPORT, &self.registry, &progress)?;
+            let suffering = report.faults.iter().map(|fault| fault.image.as_str());
+            let instead = "`wharf verify --repair` with the NAMEs of images of one of them";
+            let domain = context.refuse_to_share_credentials(&self.registry, suffering, instead)?;
+            let resolver = context.registries(domain.as_deref(), &self.registry, &progress)?;
             let options = RepairOptions::new()
                 .with_concurrency(self.registry.max_concurrent_downloads)
                 .with_catalogue(context.catalogue.clone())
