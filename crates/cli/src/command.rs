@@ -71,7 +71,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Tags(command) => command.run(context).await,
         Command::Referrers(command) => command.run(context).await,
         Command::Login(command) => command.run(context).await,
-        Command::Logout(command) => command.run().await,
+        Command::Logout(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
         #[cfg(target_os = "linux")]

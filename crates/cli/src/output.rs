@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use bytesize::ByteSize;
@@ -58,6 +58,19 @@ pub(crate) fn write(bytes: &[u8]) -> Result<()> {
         Err(error) => Err(exit::outside("cannot write to standard output", error)),
         Ok(()) => Ok(()),
     }
+}
+
+/// Keeps an archive from a terminal.
+///
+/// # Errors
+/// `InvalidArgument` that says what to do `instead`, where standard output is one.
+pub(crate) fn refuse_terminal(instead: &str) -> Result<()> {
+    if io::stdout().is_terminal() {
+        return Err(Error::invalid_argument(format!(
+            "an archive is not for a terminal: {instead}, or pipe it somewhere"
+        )));
+    }
+    Ok(())
 }
 
 /// Says something beside the data, on standard error. Nobody listening is no reason to stop.

@@ -100,6 +100,10 @@ async fn exports_are_compressed_or_for_docker_alone_or_without_what_is_missing()
     let refused = wharf.run(&["inspect", &format!("oci-archive:{docker}")]).await;
     assert!(refused.err().contains("docker-archive:"), "{}", refused.err());
 
+    let both = wharf.path("both.tar");
+    let twice = ["export", "--format", "json", "--platform", "linux/amd64", &from, &from, "-o", &both];
+    let page: Value = serde_json::from_str(&wharf.run(&twice).await.succeeded()).expect("JSON");
+    assert_eq!(page["images"], json!([from]), "each once");
     let all = wharf.path("all.tar");
     let lacking = wharf.run(&["export", "--all-platforms", &from, "-o", &all]).await;
     assert_ne!(lacking.code(), 0);

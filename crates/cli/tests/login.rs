@@ -87,6 +87,9 @@ async fn who_is_logged_in_gets_in_until_logged_out() {
         let user: &[&str] = if password[0] == "-p" { &["-u", "user"] } else { &[] };
         let arguments = [&["login"], user, password, &[&*host]].concat();
         wharf.run(&arguments).await.succeeded();
+        let list = wharf.run(&["logout", "--format", "json", &host]).await.succeeded();
+        assert_eq!(serde_json::from_str::<Value>(&list).expect("JSON"), json!([host]));
+        wharf.run(&arguments).await.succeeded();
     }
     assert_eq!(wharf.run(&["logout", "--all"]).await.succeeded(), format!("{host}\n"));
     assert_eq!(wharf.run(&["logout", "--all"]).await.succeeded(), "");

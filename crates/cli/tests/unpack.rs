@@ -162,7 +162,9 @@ async fn a_mount_shows_what_a_flat_directory_has() {
     wharf.run(&["images", "rm", "--sync", &name]).await.succeeded();
     assert_eq!(layers(&wharf).len(), 2);
     assert_eq!(tree(&directory), tree(&flat));
-    wharf.run(&["unmount", &at]).await.succeeded();
+    let page = wharf.run(&["unmount", "--format", "json", &at]).await.succeeded();
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    assert_eq!(page, serde_json::json!({ "directory": at }));
     assert_eq!(fs::read_dir(&directory).expect("lists").count(), 0);
     wharf.run(&["gc"]).await.succeeded();
     assert_eq!(layers(&wharf), [""; 0]);

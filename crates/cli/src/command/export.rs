@@ -8,7 +8,7 @@ use wharf_archive::{
     options::{ArchiveCompression, DOCKER_FORMAT},
 };
 use wharf_content::{Error, Labels, LeasedStore, Provider, Result};
-use wharf_images::referrers::StoredReferrers;
+use wharf_images::{Image, referrers::StoredReferrers};
 
 use crate::{
     args::{Format, PlatformArgs},
@@ -76,13 +76,14 @@ impl Export {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let mut images = Vec::with_capacity(self.names.len());
         for name in &self.names {
-            images.push(context.image(name).await?);
+            let image = context.image(name).await?;
+            if !images.iter().any(|other: &Image| other.name == image.name) {
+                images.push(image);
+            }
         }
         let is_stdout = self.output.as_os_str() == "-";
-        if is_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-            return Err(Error::invalid_argument(
-                "an archive is not for a terminal: name a file with --output FILE, or pipe it somewhere",
-            ));
+        if is_stdout {
+            output::refuse_terminal("name a file with --output FILE")?;
         }
         let mut options = ExportOptions::new().with_catalogue(context.catalogue.clone());
         if let Some(selection) = self.platforms.selection()? {

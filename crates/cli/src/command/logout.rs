@@ -7,7 +7,7 @@ use wharf_content::{Error, Result};
 use wharf_remotes::credentials::{Audience, AuthFiles, Environment};
 
 use super::login;
-use crate::output;
+use crate::{context::Context, output};
 
 /// Arguments of `logout`.
 #[derive(Debug, Args)]
@@ -29,11 +29,12 @@ pub(crate) struct LogOut {
 }
 
 impl LogOut {
-    pub(crate) async fn run(self) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let format = context.global.format;
         let file = login::file(self.authfile.as_ref())?;
         let Some(host) = &self.host else {
             let hosts = file.erase_all().await?;
-            return hosts.iter().try_for_each(|host| output::line(&output::escape(host)));
+            return output::names(format, &hosts);
         };
         let found = file.erase(host).await?;
         let others = AuthFiles::new(&Environment::process()).with_warnings(|_| {});
@@ -53,6 +54,6 @@ impl LogOut {
             let path = file.path().display();
             return Err(Error::not_found(format!("there are no credentials for {host} in {path}")));
         }
-        output::line(host)
+        output::names(format, std::slice::from_ref(host))
     }
 }

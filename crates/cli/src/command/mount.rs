@@ -95,6 +95,10 @@ pub(crate) struct Unmount {
 impl Unmount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let written = if self.rm { Written::Removed } else { Written::Kept };
-        unmount(context.store().await?.as_ref(), &self.directory, written).await
+        unmount(context.store().await?.as_ref(), &self.directory, written).await?;
+        match context.global.format {
+            Format::Json => output::json(&json!({ "directory": self.directory.display().to_string() })),
+            Format::Text => Ok(()),
+        }
     }
 }
