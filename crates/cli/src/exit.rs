@@ -60,6 +60,11 @@ pub(crate) fn made_outside(error: Error) -> Error {
     }
 }
 
+/// Whether whoever read what is written went away.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    error.find_source::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// What went wrong with some of several things, while the others were seen to.
 #[derive(Debug)]
 pub(crate) struct Failures {

@@ -1,6 +1,6 @@
 //! `wharf export`.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use wharf_archive::{
@@ -13,6 +13,7 @@ use wharf_images::{Image, referrers::StoredReferrers};
 use crate::{
     args::{Format, PlatformArgs},
     context::Context,
+    exit::{self, Code},
     output, progress,
 };
 
@@ -134,8 +135,8 @@ impl Export {
         progress.finish(outcome.is_ok());
         let released = leased.release().await;
         match outcome {
-            // Who reads has had enough, as with any other output.
-            Err(error) if is_stdout && is_broken_pipe(&error) => {}
+            // Nobody is there to be told. What was read is no archive.
+            Err(error) if is_stdout && exit::is_broken_pipe(&error) => context.exit_with(Code::Local as u8),
             outcome => drop(outcome?),
         }
         released?;
@@ -151,8 +152,4 @@ impl Export {
             Format::Text => output::line(&self.output.display().to_string()),
         }
     }
-}
-
-fn is_broken_pipe(error: &Error) -> bool {
-    error.find_source::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     io::{self, Write},
     os::unix::ffi::OsStrExt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::Args;
@@ -16,7 +19,7 @@ use wharf_content::Result;
 use crate::{
     args::{Format, LayerArgs, PlatformArgs},
     context::Context,
-    exit,
+    exit::{self, Code},
     output::{self, escape, escape_json},
     view::LookArgs,
 };
@@ -94,21 +97,28 @@ impl Cat {
         let options = options(context, &self.platforms, self.layers)?;
         let view = context.view(&self.look).await?;
         let provider = view.streamed(&context.catalogue);
-        let mut is_over = false;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let is_left = Arc::clone(&is_over);
         let sink = move |bytes: &[u8]| {
             // Who has read enough, as `head` has, ends nothing: the layer is still verified.
-            if is_over {
+            if is_left.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let mut out = io::stdout().lock();
             match out.write_all(bytes).and_then(|()| out.flush()) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => is_over = true,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    is_left.store(true, Ordering::Relaxed);
+                }
                 Err(error) => return Err(exit::outside("cannot write to standard output", error)),
                 Ok(()) => {}
             }
             Ok(())
         };
-        files::cat(provider, &view.target, self.path.as_bytes(), &options, sink).await.map(drop)
+        files::cat(provider, &view.target, self.path.as_bytes(), &options, sink).await?;
+        if is_over.load(Ordering::Relaxed) {
+            context.exit_with(Code::Local as u8);
+        }
+        Ok(())
     }
 }
 

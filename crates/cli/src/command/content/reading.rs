@@ -14,7 +14,12 @@ use clap::Args;
 use serde_json::json;
 use wharf_content::{Descriptor, Digest, Error, Hasher, Result, blocking, local::atomic::PendingFile};
 
-use crate::{args::Format, context::Context, exit, output};
+use crate::{
+    args::Format,
+    context::Context,
+    exit::{self, Code},
+    output,
+};
 
 use super::find;
 
@@ -78,6 +83,8 @@ impl Get {
             })
             .await?;
             if !is_read {
+                // Nobody is there to be told. What was read is not the whole, and was not verified.
+                context.exit_with(Code::Local as u8);
                 return Ok(());
             }
             at = next;
