@@ -155,15 +155,24 @@ impl Context {
 
     /// Finds an image of the store by its exact name, else by the name as Docker reads it. What a registry would have is looked for here, too.
     pub(crate) async fn image(&self, typed: &str) -> Result<Image> {
-        let typed = match self.location(typed) {
-            Ok(location) if matches!(location.scheme, DEFAULT_TRANSPORT | STORE_SCHEME) => location.rest,
+        let location = self.location(typed);
+        let is_file_like = self.is_file_like(typed);
+        let name = match &location {
+            Ok(location) if !is_file_like => location.rest,
             _ => typed,
         };
         let images = self.images().await?;
-        match images.get(typed).await {
+        match images.get(name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             found => return found,
         }
+        location?;
+        if is_file_like {
+            return Err(Error::invalid_argument(format!(
+                "{typed:?} is no image of the store, which is what is wanted here: `wharf copy {typed} store:NAME` makes it one"
+            )));
+        }
+        let typed = name;
         let reference = Reference::parse(typed)?;
         let missing = match images.get(&reference.to_string()).await {
             Err(error) if error.kind() == ErrorKind::NotFound => error,

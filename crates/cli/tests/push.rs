@@ -73,11 +73,20 @@ async fn exit_codes_and_hints() {
     let at = |server: &FakeServer| format!("{}/a:1", server.address());
     let (denied, taken, failing) = (at(&denied), at(&taken), at(&failing));
     let pinned = registry.reference(&format!("a@sha256:{}", "0".repeat(64)));
+    let layout = format!("oci:{}:1.0", wharf.path("layout"));
+    let archives =
+        ["oci-archive", "docker-archive"].map(|scheme| format!("{scheme}:{}", wharf.path("x.tar")));
+    let [to_layout, to_oci, to_docker] =
+        [&layout, &archives[0], &archives[1]].map(|place| format!("`wharf copy store:{name} {place}`"));
     for (arguments, code, said) in [
         (vec!["push", "nothing"], 2, "there is no image"),
         (vec!["push", &name, "a/B:1"], 3, "a/B"),
         (vec!["push", &name, "ftp:/tmp/x"], 3, "docker://"),
         (vec!["push", &name, "store:x"], 3, "is in the store already"),
+        (vec!["push", &name, &layout], 3, &to_layout),
+        (vec!["push", &name, &archives[0]], 3, &to_oci),
+        (vec!["push", &name, &archives[1]], 3, &to_docker),
+        (vec!["push", "oci:multi:1.0"], 3, "`wharf copy oci:multi:1.0 store:NAME`"),
         (vec!["push"], 3, "NAME"),
         (vec!["push", &name, &denied, "--chunk-size", "none"], 3, "16MiB"),
         (vec!["push", &name, &denied, "--platform", "linux/arm64"], 2, "linux/amd64"),

@@ -114,6 +114,11 @@ impl Location {
             Some((path, name)) => (path, Some(name)),
             None => (rest, None),
         };
+        if text.is_empty() {
+            return Err(Error::invalid_argument(
+                "no path is given: it stands behind the prefix, as in oci:DIR, oci-archive:FILE or docker-archive:FILE",
+            ));
+        }
         if path.is_empty() {
             return malformed("there is no path in front of it".into());
         }

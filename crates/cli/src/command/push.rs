@@ -10,7 +10,7 @@ use wharf_remotes::PushOptions;
 
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
-    context::Context,
+    context::{Context, stored_name},
     output, progress,
 };
 
@@ -50,6 +50,12 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let portion = self.platforms.portion()?;
+        if let Some(place) = self.reference.as_deref().filter(|typed| context.is_file_like(typed)) {
+            let name = stored_name(&self.name).unwrap_or(&self.name);
+            return Err(Error::invalid_argument(format!(
+                "{place:?} is at no registry, which is where is pushed to: `wharf copy store:{name} {place}` writes the image there"
+            )));
+        }
         let image = context.image(&self.name).await?;
         let typed = self.reference.as_deref().unwrap_or(&image.name);
         let progress = progress::start_pushing(&context.global);
