@@ -33,6 +33,11 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
+    /// Whether what `path` leads to is written as it is, and never replaced. Blocks.
+    pub(crate) fn is_direct(path: &Path) -> bool {
+        matches!(resolve(path), Ok(Target::Existing(_)))
+    }
+
     /// Opens what `path` leads to. Blocks, on a FIFO until somebody reads.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let cannot = || format!("cannot write the archive {}", path.display());

@@ -41,6 +41,9 @@ use crate::{
 /// The scheme of names that are in the store.
 pub(crate) const STORE_SCHEME: &str = "store";
 
+/// The schemes of archives in one file.
+const ARCHIVE_SCHEMES: [&str; 2] = ["oci-archive", "docker-archive"];
+
 /// What a command is given.
 pub(crate) struct Context {
     pub(crate) global: Global,
@@ -257,6 +260,7 @@ impl Context {
         if location.scheme == STORE_SCHEME {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
+        refuse_stream(&location)?;
         // Elsewhere names are not those of registries.
         let reference = (location.scheme == DEFAULT_TRANSPORT).then(|| Reference::parse(location.rest).ok());
         let domain = reference.flatten().map(|reference| reference.domain().to_owned());
@@ -367,6 +371,25 @@ impl Context {
         settings.request_interval = args.request_rate;
         if args.http_trace { settings.with_trace(progress.http_trace()) } else { settings }
     }
+}
+
+/// Whether the file of an archive is a standard stream, which `-` stands for.
+pub(crate) fn is_stream(location: &Location<'_>) -> bool {
+    let is_dash = |rest: &str| rest.is_empty() || rest.starts_with([':', '@']);
+    ARCHIVE_SCHEMES.contains(&location.scheme) && location.rest.strip_prefix('-').is_some_and(is_dash)
+}
+
+/// Refuses standard input as an archive that is looked into.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(crate) fn refuse_stream(location: &Location<'_>) -> Result<()> {
+    if is_stream(location) {
+        return Err(Error::invalid_argument(
+            "an archive that flows by is not looked into: `wharf import -` takes in the one on standard input; a file of that name is ./-",
+        ));
+    }
+    Ok(())
 }
 
 /// The name in the store, where the prefix says that it is one.

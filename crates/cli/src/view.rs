@@ -13,7 +13,7 @@ use wharf_remotes::{LazyProvider, StreamedProvider};
 
 use crate::{
     args::RegistryArgs,
-    context::{Context, STORE_SCHEME},
+    context::{Context, STORE_SCHEME, refuse_stream},
 };
 
 /// An image that can be looked into, in the store or at a remote place.
@@ -99,7 +99,9 @@ impl Context {
 
     /// An image in a file or a directory, read in place.
     pub(crate) async fn in_place(&self, typed: &str) -> Result<View> {
-        let Location { scheme, rest, .. } = self.location(typed)?;
+        let location = self.location(typed)?;
+        refuse_stream(&location)?;
+        let Location { scheme, rest, .. } = location;
         let transport = self.catalogue.find::<Transports>(scheme)?;
         let transport = transport
             .ok_or_else(|| Error::invalid_argument(format!("this program has no transport {scheme:?}")))?;

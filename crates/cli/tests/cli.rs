@@ -102,12 +102,23 @@ async fn exports_to_files_and_pipes_are_the_same_bytes() {
     assert_eq!(piped.code(), 0, "{}", piped.err());
     assert_eq!(piped.0.stdout, bytes);
 
-    // Who reads has had enough.
-    let mut command = wharf.command(&["export", "--all-platforms", &name]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("ends");
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    // Who read the first of it has no archive; nobody is there to be told more. A list is read as far as it is wanted.
+    let (target, stored) =
+        (wharf.run(&["digest", "--local", &name]).await.succeeded(), format!("store:{name}"));
+    for (arguments, code) in [
+        (&["export", "--all-platforms", &name][..], 8),
+        (&["copy", &stored, "oci-archive:-"], 8),
+        (&["content", "get", target.trim()], 8),
+        (&["cat", "--platform", "linux/amd64", &name, "/data"], 8),
+        (&["ls"], 0),
+    ] {
+        let mut child =
+            wharf.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
 
     wharf.run(&["export", "nothing", "-o", &wharf.path("no.tar")]).await.failed(2);
     assert!(!Path::new(&wharf.path("no.tar")).exists());

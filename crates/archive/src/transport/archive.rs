@@ -21,7 +21,7 @@ use super::{
     opened::{Identity, Opened},
     packing::ArchivePusher,
 };
-use crate::options::ImportOptions;
+use crate::{destination::Destination, options::ImportOptions};
 
 wharf_images::register_transport! {
     name: "oci-archive", keys: ["oci-archive"], make: Archives(ArchiveKind::Oci)
@@ -90,6 +90,22 @@ impl ArchiveResolver {
         }
     }
 
+    /// What was typed, unless a directory is there.
+    async fn file(&self, name: &str) -> Result<Location> {
+        let location = self.location(name)?;
+        let path = location.path.clone();
+        blocking::run(move || {
+            if path.is_dir() {
+                return Err(Error::invalid_argument(format!(
+                    "{0} is a directory and no archive: say oci:{0} for a layout in a directory",
+                    path.display()
+                )));
+            }
+            Ok(location)
+        })
+        .await
+    }
+
     /// The archive, opened once as long as nobody changes it; `None` where there is none.
     async fn look(&self, location: &Location) -> Result<Option<Arc<Opened>>> {
         let path = location.path.clone();
@@ -124,7 +140,7 @@ impl ArchiveResolver {
 #[async_trait]
 impl Resolver for ArchiveResolver {
     async fn resolve(&self, name: &str) -> Result<Resolved> {
-        let location = self.location(name)?;
+        let location = self.file(name).await?;
         let archive = self.archive(&location).await?;
         if let Some(entry) = choose(&archive.entries, &location)? {
             return Ok(resolved(&location, entry, self.words()));
@@ -137,17 +153,20 @@ impl Resolver for ArchiveResolver {
     }
 
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
-        let archive = self.archive(&self.location(name)?).await?;
+        let archive = self.archive(&self.file(name).await?).await?;
         Ok(Arc::new(LocalFetcher(archive as Arc<dyn Provider>)))
     }
 
     /// Makes what collects an image beside the file, and writes the file when it is told to finish. An archive that is there keeps its
     /// other images; one that is compressed, or was made by an older Docker, is refused, `AlreadyExists`.
     async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
-        let location = self.location(name)?;
+        let location = self.file(name).await?;
         let own = location.path.clone();
-        let is_file =
-            blocking::run(move || Ok(own.metadata().is_ok_and(|metadata| metadata.is_file()))).await?;
+        // What is behind a standard stream is not replaced but written to, and is no archive yet.
+        let is_file = blocking::run(move || {
+            Ok(own.metadata().is_ok_and(|metadata| metadata.is_file()) && !Destination::is_direct(&own))
+        });
+        let is_file = is_file.await?;
         let there = if is_file { self.look(&location).await? } else { None };
         if let Some(there) = &there
             && (there.is_compressed || !there.is_layout)
@@ -162,13 +181,13 @@ impl Resolver for ArchiveResolver {
     }
 
     async fn tags(&self, repository: &str) -> Result<Vec<String>> {
-        let location = self.location(repository)?;
+        let location = self.file(repository).await?;
         directory_only(&location, repository)?;
         Ok(entries::tags(&self.archive(&location).await?.entries))
     }
 
     async fn referrers(&self, name: &str) -> Result<Arc<dyn ReferrersProvider>> {
-        let location = self.location(name)?;
+        let location = self.file(name).await?;
         let found = match self.look(&location).await? {
             Some(archive) => {
                 ListedReferrers::gather(archive.as_ref(), &archive.entries, &self.catalogue).await?

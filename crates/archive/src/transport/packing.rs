@@ -124,7 +124,9 @@ impl ArchivePusher {
         let opening = path.clone();
         match blocking::run(move || Destination::open(&opening)).await? {
             Destination::Direct(file) => {
-                write(&both, &plan, &options, &mut tokio::fs::File::from_std(file)).await.map(drop)
+                let mut file = tokio::fs::File::from_std(file);
+                write(&both, &plan, &options, &mut file).await?;
+                tokio::io::AsyncWriteExt::flush(&mut file).await.context(cannot)
             }
             Destination::Pending(mut pending) => {
                 let mut file = tokio::fs::File::from_std(pending.file().try_clone().context(cannot)?);

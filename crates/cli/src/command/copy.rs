@@ -10,7 +10,8 @@ use wharf_remotes::CopyOptions;
 
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
-    context::{Context, stored_name},
+    context::{Context, is_stream, stored_name},
+    exit::{self, Code},
     output, progress,
     sides::{self, DestinationArgs, SourceArgs},
     verifiers::VerifierArgs,
@@ -27,13 +28,13 @@ within one registry nothing is moved where it can be mounted. What is at the des
 copy goes on with the next one. Documents are copied as the bytes that they are, so that every digest stays.\n\n\
 A name without a prefix is at a registry; store:NAME is in the store, oci:DIR[:TAG] in an OCI image layout, oci-archive:FILE[:TAG] in \
 such a layout as one tar, and docker-archive:FILE[:REF] in one that `docker load` reads, too. An archive is written when all is there; \
-one that is there keeps its other images. Of an image with several platforms everything is copied. With one \
+one that is there keeps its other images; the FILE - is standard output. Of an image with several platforms everything is copied. With one \
 --platform the manifest of that platform is copied in the place of the index; with several, the index and those platforms only, which \
 many registries refuse.\n\n\
 With --referrers, what refers to the image goes with it: signatures, bills of materials and attestations, and what refers to those; and \
 what cosign has put under tags such as sha256-….sig, three of which are asked for of the image's index and of each manifest.\n\n\
 Into the store nothing is unpacked and no handler of a plugin is run: those belong to `wharf pull`.\n\n\
-Options without src or dest in their name are for both sides; --creds is so only where both are one registry, or one of them is the store. \
+Options without src or dest in their name are for both sides; --creds is so only where both are one registry, or one of them is none. \
 Verifiers are asked unless the image comes out of the store.\n\n\
 Examples:\n  wharf copy busybox:1.37 registry.example.com/mirror/busybox:1.37\n  \
 wharf copy --referrers ghcr.io/owner/image:1.2 localhost:5000/image:1.2\n  \
@@ -70,7 +71,12 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+    pub(crate) async fn run(mut self, context: &Context) -> Result<()> {
+        self.destination = written_out(context, self.destination);
+        let is_stdout = is_standard_output(context, &self.destination);
+        if is_stdout {
+            output::refuse_terminal("name a file")?;
+        }
         let portion = self.platforms.portion()?;
         // What comes out of the store is here already.
         let verifier = if stored_name(&self.source).is_some() { None } else { self.verifiers.open()? };
@@ -99,12 +105,17 @@ impl Copy {
         }
         let outcome = wharf_remotes::copy(source.as_ref(), &from, destination.as_ref(), &to, &options).await;
         progress.finish(outcome.is_ok());
-        let copied = outcome?;
+        let copied = match outcome {
+            // Nobody is there to be told. What was read is no archive.
+            Err(error) if is_stdout && exit::is_broken_pipe(&error) => {
+                context.exit_with(Code::Local as u8);
+                return Ok(());
+            }
+            outcome => outcome?,
+        };
         let digest = &copied.target.digest;
         // Where the archive itself is the datum, nothing else goes to standard output.
-        if STANDARD_OUTPUT.iter().any(|path| to.split(':').next() == Some(*path))
-            && context.is_file_like(&self.destination)
-        {
+        if is_stdout {
             return Ok(());
         }
         // A transport may have names of another kind.
@@ -128,4 +139,21 @@ impl Copy {
             }),
         }
     }
+}
+
+/// The destination with the path of standard output, where `-` stands for it.
+fn written_out(context: &Context, typed: String) -> String {
+    match context.location(&typed) {
+        Ok(location) if is_stream(&location) => {
+            format!("{}:{}{}", location.scheme, STANDARD_OUTPUT[0], &location.rest[1..])
+        }
+        _ => typed,
+    }
+}
+
+/// Whether an archive is to be written to standard output.
+fn is_standard_output(context: &Context, typed: &str) -> bool {
+    let Ok(location) = context.location(typed) else { return false };
+    let path = location.rest.split([':', '@']).next();
+    context.is_file_like(typed) && STANDARD_OUTPUT.iter().any(|output| path == Some(*output))
 }
