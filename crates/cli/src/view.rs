@@ -28,6 +28,15 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// Where it is, in one word.
+    pub(crate) fn source(&self) -> &'static str {
+        match &self.fetcher {
+            _ if self.image.is_some() => "store",
+            Some(fetcher) if fetcher.local().is_none() => "remote",
+            _ => "file",
+        }
+    }
+
     /// The image for who reads whole layers: those of a remote image flow by and are kept nowhere.
     pub(crate) fn streamed(&self, catalogue: &Catalogue) -> Arc<dyn Provider> {
         let documents = Arc::clone(&self.provider);

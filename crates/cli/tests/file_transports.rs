@@ -32,6 +32,7 @@ async fn commands_take_files_and_directories() {
         let page = wharf.run(&["inspect", "--format", "json", &full]).await.succeeded();
         let page: Value = serde_json::from_str(&page).expect("JSON");
         assert_eq!(page["digest"], digest.as_str(), "{place}");
+        assert_eq!(page["source"], "file", "{place}");
         assert!(wharf.run(&["manifest", &full]).await.succeeded().contains("manifests"), "{place}");
         wharf.run(&["tree", &full]).await.succeeded();
         assert_eq!(wharf.run(&["referrers", "-q", &full]).await.succeeded(), "");
@@ -54,6 +55,71 @@ async fn commands_take_files_and_directories() {
     let gone = format!("oci:{}:ghcr.io/owner/image:1", wharf.path("layout"));
     wharf.run(&["delete", &gone]).await.succeeded();
     assert_ne!(wharf.run(&["digest", &gone]).await.code(), 0);
+}
+
+#[tokio::test]
+async fn files_and_directories_are_told_apart() {
+    let registry = TestRegistry::start().await;
+    let from = registry.put("team/image:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    let [layout, archive] = ["layout", "oci.tar"].map(|name| wharf.path(name));
+    wharf.run(&["copy", &from, &format!("oci:{layout}:1")]).await.succeeded();
+    wharf.run(&["copy", &from, &format!("oci-archive:{archive}:1")]).await.succeeded();
+    for (place, said) in [
+        (format!("oci:{archive}:1"), format!("say oci-archive:{archive}")),
+        (format!("oci-archive:{layout}:1"), format!("say oci:{layout}")),
+        (format!("docker-archive:{layout}"), format!("say oci:{layout}")),
+    ] {
+        for arguments in
+            [vec!["inspect", &place], vec!["copy", &from, &place], vec!["copy", &place, "store:x"]]
+        {
+            let error = wharf.run(&arguments).await.failed(3);
+            assert!(error.contains(&said), "{arguments:?}: {error}");
+        }
+    }
+    let error = wharf.run(&["delete", &format!("oci:{archive}:1")]).await.failed(3);
+    assert!(error.contains("say oci-archive:"), "{error}");
+}
+
+#[tokio::test]
+async fn archives_go_to_standard_output() {
+    let registry = TestRegistry::start().await;
+    let from = registry.put("team/image:1", &three_platforms()).await.expect("puts");
+    let target = registry.image(&from).await.expect("there").target;
+    let wharf = Wharf::new();
+    let root = wharf.path("root");
+    for scheme in ["oci-archive", "docker-archive"] {
+        let file = wharf.path("file.tar");
+        wharf.run(&["copy", &from, &format!("{scheme}:{file}:{from}")]).await.succeeded();
+        let expected = fs::read(&file).expect("reads");
+        let mut command = wharf.command(&["copy", &from, &format!("{scheme}:-:{from}")]);
+        command.current_dir(wharf.dir.path());
+        let piped = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let piped = Done(piped.expect("runs"));
+        assert_eq!(piped.code(), 0, "{}", piped.err());
+        assert!(piped.0.stdout == expected, "{scheme}: the same bytes");
+        // A file behind it is empty, or has what was written before.
+        for place in ["-", "/dev/stdout"] {
+            let path = wharf.path("redirected.tar");
+            let mut command = wharf.command(&["copy", &from, &format!("{scheme}:{place}:{from}")]);
+            command.current_dir(wharf.dir.path()).stdout(fs::File::create(&path).expect("makes"));
+            let done = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+            let done = Done(done.expect("runs"));
+            assert_eq!(done.code(), 0, "{scheme}:{place}: {}", done.err());
+            assert!(fs::read(&path).expect("reads") == expected, "{scheme}:{place}");
+        }
+        let found = wharf.run(&["digest", &format!("{scheme}:{file}")]).await.succeeded();
+        assert_eq!(found, format!("{}\n", target.digest));
+        fs::remove_file(&file).expect("removes");
+        for arguments in [vec!["copy", "-:1", "store:x"], vec!["inspect", "-"], vec!["unpack", "-", &root]] {
+            let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+            arguments[1] = format!("{scheme}:{}", arguments[1]);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let error = wharf.run(&arguments).await.failed(3);
+            assert!(error.contains("`wharf import -`"), "{arguments:?}: {error}");
+        }
+    }
+    assert!(!fs::exists(wharf.path("-")).expect("looks"), "no file has that name");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use wharf_content::{Catalogue, Descriptor, Digest, Error, Provider, Result};
+use wharf_content::{Catalogue, Descriptor, Digest, Error, Provider, Result, blocking};
 use wharf_images::{
     decode::MAX_MANIFEST_LEN,
     referrers::ReferrersProvider,
@@ -54,12 +54,28 @@ impl LayoutResolver {
     }
 
     async fn listed(&self, location: &Location) -> Result<Vec<Descriptor>> {
+        refuse_file(location).await?;
         let layout = Layout::new(&location.path);
         layout
             .entries(&self.catalogue)
             .await?
             .ok_or_else(|| Error::not_found(format!("{} is no OCI image layout", location.path.display())))
     }
+}
+
+/// Refuses a file, which may be an archive.
+async fn refuse_file(location: &Location) -> Result<()> {
+    let path = location.path.clone();
+    blocking::run(move || {
+        if !path.is_file() {
+            return Ok(());
+        }
+        Err(Error::invalid_argument(format!(
+            "{0} is a file, and a layout is a directory: say oci-archive:{0}, or docker-archive:{0} for what `docker save` wrote",
+            path.display()
+        )))
+    })
+    .await
 }
 
 impl Default for LayoutResolver {
@@ -133,6 +149,7 @@ impl Resolver for LayoutResolver {
 
     async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
         let location = Location::parse(name, Words::Tags)?;
+        refuse_file(&location).await?;
         let layout = Layout::new(&location.path);
         Ok(LayoutPusher::new(layout, location, self.catalogue.clone()).into())
     }
@@ -157,6 +174,7 @@ impl Resolver for LayoutResolver {
                 "{name:?} names a layout: say what of it is to be deleted, DIR:TAG or DIR@DIGEST"
             )));
         }
+        refuse_file(&location).await?;
         removal::remove(&Layout::new(&location.path), &location, &self.catalogue).await
     }
 }

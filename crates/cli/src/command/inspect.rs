@@ -112,10 +112,10 @@ async fn page(context: &Context, view: View, asked: Option<Selection>) -> Result
     let size = size.map(|part| part.descriptor.size).fold(0_u64, u64::saturating_add);
     let own = manifest.as_ref().map_or(view.target.size, |manifest| manifest.descriptor.size);
     Ok(Page {
+        source: view.source(),
         name: view.name,
         digest: view.target.digest.to_string(),
         media_type: view.target.media_type,
-        source: if view.image.is_some() { "store" } else { "remote" },
         size: size.saturating_add(own),
         platforms: platforms.iter().map(wharf_platforms::format_all).collect(),
         labels: view.image.map(|image| image.labels).unwrap_or_default(),

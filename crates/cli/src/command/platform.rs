@@ -139,11 +139,7 @@ impl Reading {
 
 impl Origin {
     fn of(view: &View) -> Self {
-        Self {
-            image: view.name.clone(),
-            digest: view.target.digest.to_string(),
-            source: if view.image.is_some() { "store" } else { "remote" },
-        }
+        Self { image: view.name.clone(), digest: view.target.digest.to_string(), source: view.source() }
     }
 }
 
