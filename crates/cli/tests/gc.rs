@@ -143,6 +143,10 @@ async fn when_a_lease_ends() {
         (&["--expire", "5"], "90s"),
         (&["--expire", ""], "90s"),
         (&["--expire", "9999999999d"], "too long"),
+        // More than the system's clock can say, and more than a number of seconds can.
+        (&["--expire", "9223372036854775807s"], "too long"),
+        (&["--expire", "18446744073709551615s"], "too long"),
+        (&["--expire", "213503982334602d"], "too long"),
         (&[&format!("{LABEL}=tomorrow")], "tomorrow"),
         (&[&format!("{LABEL}=")], LABEL),
         (&["--expire", "1h", &past], LABEL),

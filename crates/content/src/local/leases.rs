@@ -80,9 +80,10 @@ fn create(inner: &Inner, id: String, options: LeaseOptions) -> Result<Lease> {
     let now = inner.now();
     let mut lease = Lease::new(id, now);
     lease.labels = options.labels;
-    if let Some(expires_at) = options.lasts.and_then(|lasts| now.checked_add(lasts)) {
-        let expires_at = Timestamp::try_from(expires_at)
-            .map_err(|error| Error::invalid_argument("the lease lasts too long").with_source(error))?;
+    if let Some(lasts) = options.lasts {
+        let too_long = || Error::invalid_argument("the lease lasts too long");
+        let expires_at = now.checked_add(lasts).ok_or_else(too_long)?;
+        let expires_at = Timestamp::try_from(expires_at).map_err(|error| too_long().with_source(error))?;
         lease.labels.insert(LABEL_EXPIRE.into(), expires_at.to_string());
     }
     labels::validate(&lease.labels)?;

@@ -20,6 +20,9 @@ use super::Registry;
 /// The most resources that are remembered as held; beyond it the store is asked again.
 const MAX_REMEMBERED: usize = 16 * 1024;
 
+/// A grace that is longer is as good as for ever, and a lease cannot last longer than its time can be told.
+const MAX_GRACE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// The lease of the moment.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -61,7 +64,7 @@ impl Registry {
 
 impl Keeper {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, current: Arc::default(), timers: SyncMutex::default() }
+        Self { grace: grace.min(MAX_GRACE), current: Arc::default(), timers: SyncMutex::default() }
     }
 
     /// A lease that lasts at least the grace from now; `None` where the store has no leases, and so collects nothing.
@@ -112,7 +115,7 @@ impl Keeper {
             return Ok(slot.insert(current));
         }
         let since = Instant::now();
-        let options = LeaseOptions::new().lasting(self.grace.saturating_mul(2));
+        let options = LeaseOptions::new().lasting(self.grace * 2);
         let (lease, hold) = leases.hold_lease(options).await?;
         let lease = Kept { id: lease.id, _hold: hold.into() };
         self.let_go_later(lease.clone());
@@ -121,7 +124,7 @@ impl Keeper {
 
     /// Holds a lease by its lock for as long as it lasts.
     fn let_go_later(&self, lease: Kept) {
-        let (lasts, current) = (self.grace.saturating_mul(2), Arc::downgrade(&self.current));
+        let (lasts, current) = (self.grace * 2, Arc::downgrade(&self.current));
         if lasts.is_zero() {
             return;
         }
