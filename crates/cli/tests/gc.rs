@@ -146,6 +146,8 @@ async fn when_a_lease_ends() {
         // More than the system's clock can say, and more than a number of seconds can.
         (&["--expire", "9223372036854775807s"], "too long"),
         (&["--expire", "18446744073709551615s"], "too long"),
+        (&["--expire", "18446744073709551616s"], "too long"),
+        (&["--expire", "9999999999999999999d"], "too long"),
         (&["--expire", "213503982334602d"], "too long"),
         (&[&format!("{LABEL}=tomorrow")], "tomorrow"),
         (&[&format!("{LABEL}=")], LABEL),

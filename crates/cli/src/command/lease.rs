@@ -1,6 +1,9 @@
 //! `wharf lease ls`, `create` and `rm`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -68,7 +71,10 @@ pub(crate) struct Remove {
 fn duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a number with a unit: 90s, 30m, 24h or 7d".to_owned();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?);
-    let number: u64 = number.parse().map_err(|_| expected())?;
+    let number: u64 = number.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "the lease lasts too long".to_owned(),
+        _ => expected(),
+    })?;
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
@@ -76,8 +82,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "d" => 24 * 60 * 60,
         _ => return Err(expected()),
     };
-    // What is more than any time is refused as what lasts too long.
-    let duration = Duration::from_secs(number.saturating_mul(seconds));
+    let duration = number.checked_mul(seconds).map(Duration::from_secs).ok_or("the lease lasts too long")?;
     if duration.is_zero() {
         return Err(
             "the lease would have ended before it began: leave this out for one that never ends".into()
