@@ -149,26 +149,33 @@ pub async fn mount(
 
 /// Ends a mount that [`mount`] made, and lets go of its layers.
 ///
+/// [`Written::Removed`] also removes what an earlier mount on the directory has left, where nothing is mounted on it any more or it has gone.
+///
 /// # Errors
-/// `NotFound` where no image of this store is mounted; `FailedPrecondition` while somebody uses it; `PermissionDenied` for who is not root.
+/// `NotFound` where no image of this store is mounted, and none has left what is to be removed; `FailedPrecondition` while somebody uses it, and
+/// where something else is mounted on the directory of what is to be removed; `PermissionDenied` for who is not root.
 ///
 /// # Cancellation
 /// What is unmounted stays so; the next unmount does the rest.
 pub async fn unmount(store: &dyn Store, directory: &Path, written: Written) -> Result<()> {
-    let directory = absolute(directory)?;
     let layers = LayerStore::of(store)?;
+    let directory = match absolute(directory) {
+        Err(error) if written == Written::Removed => gone(directory).ok_or(error)?,
+        found => found?,
+    };
     let leases = leases(store)?;
     let id = lease_id(&directory);
     let known = leases.list_leases(&FilterSet::all()).await?;
     if !known.iter().any(|lease| lease.id == id) {
-        return Err(Error::not_found(format!(
-            "no image of this store is mounted on {}",
-            directory.display()
-        )));
+        let shown = directory.display();
+        return match written {
+            Written::Kept => Err(Error::not_found(format!("no image of this store is mounted on {shown}"))),
+            Written::Removed => blocking::run(move || remove_left(&layers, &directory)).await,
+        };
     }
     blocking::run(move || {
-        // After a boot there is nothing left but the lease.
-        if is_mount_point(&directory)? {
+        // After a boot there is nothing left but the lease, and the directory may have gone.
+        if directory.is_dir() && is_mount_point(&directory)? {
             let flags = UnmountFlags::NOFOLLOW;
             rustix::mount::unmount(&directory, flags).map_err(|error| refused(&directory, error))?;
         }
@@ -182,6 +189,23 @@ pub async fn unmount(store: &dyn Store, directory: &Path, written: Written) -> R
     })
     .await?;
     forget(leases, &id).await
+}
+
+/// Removes what was written to a mount that has ended.
+fn remove_left(layers: &LayerStore, directory: &Path) -> Result<()> {
+    let (changes, shown) = (changes_directory(layers, directory), directory.display());
+    if !changes.try_exists().context(|| format!("cannot look at {}", changes.display()))? {
+        return Err(Error::not_found(format!(
+            "no image of this store is mounted on {shown}, and no changes are kept of one that was"
+        )));
+    }
+    // It may be what writes there, and its lease was removed by hand.
+    if directory.is_dir() && is_mount_point(directory)? {
+        return Err(Error::failed_precondition(format!(
+            "something that this store does not know is mounted on {shown}: unmount it first"
+        )));
+    }
+    remove_tree(&changes)
 }
 
 /// Lets go of the layers of what was mounted before the machine booted, so that they can be collected.
@@ -246,6 +270,17 @@ fn absolute(directory: &Path) -> Result<PathBuf> {
         return Err(Error::invalid_argument(format!("{shown} is no directory")));
     }
     Ok(found)
+}
+
+/// The canonical path of a directory that is not there any more; `None` where there cannot have been one.
+fn gone(directory: &Path) -> Option<PathBuf> {
+    let name = directory.file_name()?;
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match parent.canonicalize() {
+        Ok(parent) => Some(parent.join(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(gone(parent)?.join(name)),
+        Err(_) => None,
+    }
 }
 
 fn is_mount_point(directory: &Path) -> Result<bool> {

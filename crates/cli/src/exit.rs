@@ -323,6 +323,9 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         (Code::Mismatch, _) if error.report().contains(" is damaged: ") => {
             Some("`wharf verify --repair` moves damaged content away and fetches it again")
         }
+        (Code::Mismatch, _) if error.report().contains(" has changes of another image, ") => {
+            Some("`wharf unmount --rm DIR` throws them away")
+        }
         (Code::Usage, _) if error.to_string().starts_with("no image of the archive has a full name") => {
             Some("`--base-name REPOSITORY` names them, as in `--base-name ghcr.io/owner/image`")
         }

@@ -204,7 +204,7 @@ async fn changes_of_a_writable_mount_are_kept_until_they_are_removed() {
     wharf.run(&["unmount", &at]).await.succeeded();
 
     let error = wharf.run(&["mount", "--rw", &other, &at]).await.failed(5);
-    assert!(error.contains("changes of another image"), "{error}");
+    assert!(error.contains("changes of another image") && error.contains("unmount --rm"), "{error}");
     wharf.run(&["mount", &other, &at]).await.succeeded();
     assert_eq!(fs::read_to_string(directory.join("etc/name")).expect("reads"), "two");
     wharf.run(&["unmount", &at]).await.succeeded();
@@ -214,6 +214,53 @@ async fn changes_of_a_writable_mount_are_kept_until_they_are_removed() {
     wharf.run(&["mount", "--rw", &name, &at]).await.succeeded();
     assert_eq!(fs::read_to_string(directory.join("etc/name")).expect("reads"), "one");
     wharf.run(&["unmount", "--rm", &at]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_are_kept_can_be_removed_when_nothing_is_mounted() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/one:1", &image(top("one"))).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--unpack", &name]).await.succeeded();
+    let directory = wharf.dir.path().join("mounted");
+    let at = directory.display().to_string();
+    fs::create_dir(&directory).expect("makes");
+    if !rustix::process::geteuid().is_root() {
+        wharf.run(&["unmount", "--rm", &at]).await.failed(2);
+        return;
+    }
+    let _ended = Ended(directory.clone());
+    let kept =
+        || fs::read_dir(wharf.dir.path().join("store/mounts")).map_or(0, |entries| entries.flatten().count());
+    for is_there in [true, false] {
+        wharf.run(&["mount", "--rw", &name, &at]).await.succeeded();
+        fs::write(directory.join("etc/name"), "changed").expect("writes");
+        wharf.run(&["unmount", &at]).await.succeeded();
+        // Without --rm there is nothing to be done, and elsewhere nothing was.
+        wharf.run(&["unmount", &at]).await.failed(2);
+        let error = wharf.run(&["unmount", "--rm", &wharf.path("store")]).await.failed(2);
+        assert!(error.contains("no changes are kept"), "{error}");
+        wharf.run(&["unmount", "--rm", &wharf.path("nowhere/at/all")]).await.failed(2);
+        assert_eq!(kept(), 1);
+        if is_there {
+            // By another name of the same directory.
+            wharf.run(&["unmount", "--rm", &wharf.path("store/../mounted/")]).await.succeeded();
+        } else {
+            fs::remove_dir(&directory).expect("empty");
+            wharf.run(&["unmount", "--rm", &at]).await.succeeded();
+        }
+        assert_eq!(kept(), 0);
+        wharf.run(&["unmount", "--rm", &at]).await.failed(2);
+    }
+
+    // A mount whose lease somebody has removed still writes there.
+    fs::create_dir(&directory).expect("makes");
+    wharf.run(&["mount", "--rw", &name, &at]).await.succeeded();
+    let lease = wharf.run(&["lease", "ls", "-q"]).await.succeeded();
+    wharf.run(&["lease", "rm", lease.trim()]).await.succeeded();
+    let error = wharf.run(&["unmount", "--rm", &at]).await.failed(5);
+    assert!(error.contains("does not know"), "{error}");
+    assert_eq!(kept(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

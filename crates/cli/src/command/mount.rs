@@ -81,8 +81,11 @@ impl Mount {
 
 /// Arguments of `unmount`.
 #[derive(Debug, Args)]
-#[command(after_help = "Lets go of the layers, so that they can be collected when no image needs them.\n\n\
-Examples:\n  wharf unmount /mnt\n  wharf unmount --rm /mnt")]
+#[command(
+    after_help = "Lets go of the layers, so that they can be collected when no image needs them. With --rm the changes of `wharf mount --rw` go, too; also \
+when the directory is not mounted any more, or has gone itself.\n\n\
+Examples:\n  wharf unmount /mnt\n  wharf unmount --rm /mnt"
+)]
 pub(crate) struct Unmount {
     /// The directory that an image is mounted on
     #[arg(value_name = "DIR")]
