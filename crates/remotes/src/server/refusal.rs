@@ -127,6 +127,11 @@ impl Refusal {
         self.0.status == StatusCode::NOT_FOUND
     }
 
+    /// Whether the store had no room for what was sent.
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        self.0.status == StatusCode::INSUFFICIENT_STORAGE
+    }
+
     pub(super) fn with_detail(mut self, detail: Value) -> Self {
         self.0.detail = Some(detail);
         self

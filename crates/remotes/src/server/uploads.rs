@@ -2,7 +2,8 @@
 //!
 //! An upload is an ingest of the store, so it outlives this process, and so does what was sent of a request that broke off. Its writer
 //! stays open for a while after a request ([parking](super::parking)). The digest is first known when an upload is finished; the store
-//! verifies it, and until then nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled.
+//! verifies it, and until then nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled;
+//! only what fails for want of room goes at once.
 
 use std::time::{Duration, Instant};
 
@@ -70,10 +71,8 @@ impl Registry {
             refused => refused,
         };
         if outcome.is_err() {
-            // Nobody was told its number. What is still being written is waited for, which would keep it locked.
-            if let Err(error) = writer.truncate(0).await {
-                tracing::debug!(error = %error.report(), "an upload that failed cannot be emptied");
-            }
+            // Nobody was told its number.
+            empty(writer.as_mut()).await;
             drop(writer);
             self.forget(&upload).await;
         }
@@ -94,9 +93,7 @@ impl Registry {
         let (mut writer, kept) = self.open(upload, Algorithm::default()).await?;
         let outcome = append(writer.as_mut(), body, upload, head).await;
         let offset = writer.status().offset;
-        let parked = self.inner.parking.park(writer, kept).await;
-        outcome?;
-        parked?;
+        self.put_by(writer, kept, upload, outcome).await?;
         Ok(progress(StatusCode::ACCEPTED, upload, offset))
     }
 
@@ -112,12 +109,10 @@ impl Registry {
             Ok(()) => self.commit(writer.as_mut(), upload, digest).await,
             refused => refused,
         };
-        if outcome.is_err()
-            && let Err(error) = self.inner.parking.park(writer, kept).await
-        {
-            tracing::debug!(error = %error.report(), "an upload that failed cannot be kept");
+        if outcome.is_err() {
+            self.put_by(writer, kept, upload, outcome).await?;
         }
-        outcome.map(|()| created(&upload.repository, digest))
+        Ok(created(&upload.repository, digest))
     }
 
     pub(super) async fn cancel_upload(&self, upload: &Upload) -> Result<Reply, Refusal> {
@@ -170,6 +165,35 @@ impl Registry {
         Ok((writer, kept))
     }
 
+    /// Keeps an upload for the next request, after what has come of this one.
+    ///
+    /// One for which there is no room is thrown away: no client goes on with it, and its bytes are those that others have no room for.
+    async fn put_by(
+        &self,
+        mut writer: Box<dyn Writer>,
+        kept: Option<Kept>,
+        upload: &Upload,
+        outcome: Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        if outcome.as_ref().is_err_and(Refusal::is_for_want_of_room) {
+            empty(writer.as_mut()).await;
+            drop(writer);
+            self.forget(upload).await;
+            return outcome;
+        }
+        let outcome = match (outcome, self.inner.parking.park(writer, kept).await) {
+            (Err(refusal), Err(error)) => {
+                tracing::debug!(error = %error.report(), "an upload that failed cannot be kept");
+                Err(refusal)
+            }
+            (outcome, parked) => outcome.and(parked.map_err(Refusal::from)),
+        };
+        if outcome.as_ref().is_err_and(Refusal::is_for_want_of_room) {
+            self.forget(upload).await;
+        }
+        outcome
+    }
+
     /// Removes what nobody can go on with.
     async fn forget(&self, upload: &Upload) {
         if let Err(error) = self.store().abort(&upload.ingest()).await {
@@ -210,6 +234,13 @@ impl Registry {
 
 fn busy() -> Refusal {
     Refusal::busy("another request is at work on this upload, or another registry keeps it open for a moment")
+}
+
+/// Empties an upload that is to be removed. What is still being written is waited for: it would keep the ingest locked.
+async fn empty(writer: &mut dyn Writer) {
+    if let Err(error) = writer.truncate(0).await {
+        tracing::debug!(error = %error.report(), "an upload that failed cannot be emptied");
+    }
 }
 
 /// Appends the body at the end of the upload, which is where it must say that it belongs, if it says so.

@@ -1,16 +1,18 @@
-//! What uploads cost: how often their bytes are read and hashed again, and who can go on with them meanwhile.
+//! What uploads cost: how often their bytes are read and hashed again, who can go on with them meanwhile, and what is left of those for which
+//! there is no room.
 
 use std::{
-    mem,
+    io, mem,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use ::bytes::Bytes;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use wharf_content::{
-    Algorithm, BlobReader, Descriptor, Digest, Info, IngestManager, IngestOptions, Ingester, Labels,
-    LeaseManager, LocalStore, Manager, Provider, Result, Status, Store, Writer,
+    Algorithm, BlobReader, CommitOptions, Descriptor, Digest, Error, Info, IngestManager, IngestOptions,
+    Ingester, Labels, LeaseManager, LocalStore, Manager, Provider, Result, Status, Store, Writer,
     filter::FilterSet,
     gc::{CollectOptions, INGEST_GRACE},
     metadata::Metadata,
@@ -23,17 +25,87 @@ use crate::{
     site::{Site, local},
 };
 
-/// A store that notes what each writer that was opened had to hash, in bytes, and by what.
+/// A store that notes what each writer that was opened had to hash, in bytes, and by what; and has no more room where that is wanted.
 #[derive(Debug)]
 struct Noting {
     store: LocalStore,
     opened: Mutex<Vec<(u64, Algorithm)>>,
+    full: Mutex<Option<Full>>,
+}
+
+/// When it turns out that there is no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    Write,
+    Sync,
+    Commit,
+}
+
+/// A writer for which there is no more room. Once it has failed it is of no more use.
+#[derive(Debug)]
+struct Cramped {
+    writer: Box<dyn Writer>,
+    full: Full,
+}
+
+impl Cramped {
+    async fn fails(&mut self, when: Full) -> Result<()> {
+        if self.full != when {
+            return Ok(());
+        }
+        self.writer.close().await?;
+        Err(Error::io("cannot write", io::ErrorKind::StorageFull.into()))
+    }
+}
+
+#[async_trait]
+impl Writer for Cramped {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.writer.write(bytes).await?;
+        self.fails(Full::Write).await
+    }
+
+    fn status(&self) -> Status {
+        self.writer.status()
+    }
+
+    async fn digest(&mut self) -> Result<Digest> {
+        self.writer.digest().await
+    }
+
+    async fn truncate(&mut self, size: u64) -> Result<()> {
+        self.writer.truncate(size).await
+    }
+
+    async fn commit(
+        &mut self,
+        size: Option<u64>,
+        expected: Option<&Digest>,
+        options: CommitOptions,
+    ) -> Result<Digest> {
+        self.fails(Full::Commit).await?;
+        self.writer.commit(size, expected, options).await
+    }
+
+    async fn sync(&mut self) -> Result<bool> {
+        self.fails(Full::Sync).await?;
+        self.writer.sync().await
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.fails(Full::Sync).await?;
+        self.writer.close().await
+    }
 }
 
 impl Noting {
     async fn over(root: &TempDir) -> Arc<Self> {
         let store = LocalStore::open(root.path().join("store")).await.expect("a store");
-        Arc::new(Self { store, opened: Mutex::default() })
+        Arc::new(Self { store, opened: Mutex::default(), full: Mutex::default() })
+    }
+
+    fn full(&self, full: Option<Full>) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = full;
     }
 
     /// What was opened since this was asked last.
@@ -49,7 +121,11 @@ impl Ingester for Noting {
         let writer = self.store.writer(options).await?;
         let opened = (writer.status().offset, algorithm);
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opened);
-        Ok(writer)
+        let full = *self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match full {
+            Some(full) => Box::new(Cramped { writer, full }),
+            None => writer,
+        })
     }
 }
 
@@ -212,4 +288,46 @@ async fn a_kept_upload_can_be_cancelled_and_is_not_collected() {
     site.stop().await;
     assert_eq!(put(&lone, &location, &Digest::sha256(b"one two!"), b"").await, 201);
     lone.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_goes_at_once() {
+    let root = TempDir::new().expect("a directory");
+    let store = Noting::over(&root).await;
+    let left = async || store.list_statuses(&FilterSet::all()).await.expect("lists").len();
+    for idle in [Duration::ZERO, Duration::from_secs(5)] {
+        let options = RegistryOptions::default().with_upload_idle(idle);
+        let site = Site::start(Arc::clone(&store) as _, options).await;
+        let blob = bytes(300_000);
+        let end = format!("?digest={}", Digest::sha256(&blob));
+        for (method, full) in [
+            ("POST", Full::Write),
+            ("POST", Full::Commit),
+            ("PATCH", Full::Write),
+            ("PATCH", Full::Sync),
+            ("PUT", Full::Write),
+            ("PUT", Full::Commit),
+        ] {
+            let mut path = "/v2/a/blobs/uploads/".to_owned();
+            if method != "POST" {
+                path = site.begin("a").await;
+            }
+            store.full(Some(full));
+            let answer = site.send(method, &format!("{path}{end}"), &[], &blob).await;
+            store.full(None);
+            answer.refuses(507, "UNAVAILABLE");
+            assert_eq!(left().await, 0, "{method}, {full:?}, {idle:?}");
+            if method != "POST" {
+                site.get(&path).await.refuses(404, "BLOB_UPLOAD_UNKNOWN");
+            }
+        }
+        // What is wrong otherwise is kept as it was.
+        let location = site.begin("a").await;
+        assert_eq!(put(&site, &location, &Digest::sha256(b"other"), &blob).await, 400);
+        assert_eq!(left().await, 1);
+        assert_eq!(put(&site, &location, &Digest::sha256(&blob), b"").await, 201);
+        assert_eq!(left().await, 0);
+        site.stop().await;
+        store.delete(&Digest::sha256(&blob)).await.expect("it is there");
+    }
 }
