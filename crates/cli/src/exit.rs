@@ -208,9 +208,9 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::ResourceExhausted if is_read => None,
         ErrorKind::ResourceExhausted if is_outside => Some("make room where the output goes"),
-        ErrorKind::ResourceExhausted => {
-            Some("make room; images of the store are intact, and the same command goes on where it was")
-        }
+        ErrorKind::ResourceExhausted => Some(
+            "make room, as `wharf gc` does, and `wharf content abort` of what `wharf content active` lists as unfinished; images of the store are intact, and the same command goes on where it was",
+        ),
         ErrorKind::PermissionDenied if is_outside => None,
         ErrorKind::PermissionDenied if refused.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(
             "choose another place with --root DIR or WHARF_ROOT; a store needs to be written to, also by who reads it",

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wharf_content::{Algorithm, Digest};
 use wharf_tests::{TestRegistry, image::noise};
 
@@ -106,6 +106,30 @@ async fn expectations() {
     wharf.fed(&["content", "ingest", "x", "--label", "key"], b"x").failed(3);
     wharf.fed(&["content", "ingest", "x", "--expected-digest", "sha256:12"], b"x").failed(3);
     wharf.fed(&["content", "ingest", "x", "--lease", "none"], b"x").failed(2);
+}
+
+#[tokio::test]
+async fn a_collection_tells_of_what_is_unfinished() {
+    let wharf = Wharf::new();
+    let quiet = wharf.run(&["gc"]).await;
+    assert_eq!(quiet.err(), "");
+    for (count, reference) in [(1, "one"), (2, "two")] {
+        let begin = ["content", "ingest", reference, "--expected-size", "4000000"];
+        wharf.fed(&begin, &noise(2_500_000, count)).failed(5);
+        for command in [&["gc"][..], &["gc", "--dry-run"]] {
+            let done = wharf.run(command).await;
+            let expected =
+                if count == 1 { "kept 1 ingest of 2.5 MB: " } else { "kept 2 ingests of 5.0 MB: " };
+            assert!(done.err().starts_with(expected), "{}", done.err());
+            assert!(done.err().contains("`wharf content abort`"), "{}", done.err());
+            assert_eq!(done.succeeded(), "", "nothing goes");
+        }
+        let kept = wharf.json(&["gc"]).await["ingestsKept"].clone();
+        assert_eq!(kept, json!({ "count": count, "bytes": count * 2_500_000 }));
+    }
+    assert_eq!(wharf.run(&["gc", "-q"]).await.err(), "");
+    wharf.run(&["content", "abort", "one", "two"]).await.succeeded();
+    assert_eq!(wharf.run(&["gc"]).await.err(), "");
 }
 
 #[tokio::test]

@@ -121,6 +121,7 @@ fn hints_are_of_what_failed() {
     let read = |number| Error::io("cannot read the archive y", io::Error::from_raw_os_error(number));
     for (error, expected) in [
         (store(28), Some("the same command goes on")),
+        (store(28), Some("`wharf content abort` of what `wharf content active` lists")),
         (out(28), Some("where the output goes")),
         (archive(28), Some("where the output goes")),
         (store(24), Some("ulimit")),
