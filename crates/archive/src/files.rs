@@ -32,6 +32,7 @@ use crate::{
     unpack::{
         ahead::{Ahead, Buffers, Job},
         layers,
+        stored::Stored,
     },
 };
 use budget::Budget;
@@ -376,9 +377,11 @@ impl Files {
         let (records, budget) = blocking::run(move || {
             let context = format!("cannot read layer {} ({})", job.layer.digest, job.layer.media_type);
             let wanted = wanted.as_deref().map(components).transpose()?;
+            let stored = Stored::of(&job);
             let stream = Ahead::start(job)?;
-            let records =
-                Records::read(stream, wanted.as_deref(), &mut budget, &waiting).context(|| context)?;
+            let records = Records::read(stream, wanted.as_deref(), &mut budget, &waiting)
+                .map_err(|error| stored.explain(error))
+                .context(|| context)?;
             Ok((records, budget))
         })
         .await?;

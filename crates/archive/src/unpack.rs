@@ -6,6 +6,7 @@
 pub(crate) mod ahead;
 pub(crate) mod early;
 pub(crate) mod staging;
+pub(crate) mod stored;
 
 use std::{
     path::Path,
@@ -30,6 +31,7 @@ use crate::apply::{ApplyOptions, IMPLIED_MODE, LeftOut, Ownership, apply_in, can
 use ahead::{Ahead, Buffers, Job};
 use early::EarlySync;
 use staging::Staging;
+use stored::Stored;
 
 /// How an image is unpacked.
 #[derive(Clone, Debug)]
@@ -186,17 +188,18 @@ impl Opened {
             Unpacked { manifest, layers: jobs.len(), entries: 0, bytes: 0, left_out: Vec::new() };
         let options = ApplyOptions::new().with_ownership(ownership);
         let begin = |job: Job| {
-            let layer = job.layer.clone();
-            Ahead::start(job).map(|ahead| (layer, ahead))
+            let (layer, stored) = (job.layer.clone(), Stored::of(&job));
+            Ahead::start(job).map(|ahead| (layer, stored, ahead))
         };
         let mut early = EarlySync::of(Path::new(&itself(root)));
         let mut describes_root = false;
         let mut jobs = jobs.into_iter();
         let mut next = jobs.next().map(begin).transpose()?;
-        while let Some((layer, stream)) = next {
+        while let Some((layer, stored, stream)) = next {
             next = jobs.next().map(begin).transpose()?;
             let stream = Awaited { stream, waiting, early: &mut early };
             let applied = apply_in(stream, root, &options)
+                .map_err(|error| stored.explain(error))
                 .context(|| format!("cannot unpack layer {} ({})", layer.digest, layer.media_type))?;
             unpacked.entries += applied.entries;
             unpacked.bytes += applied.bytes;

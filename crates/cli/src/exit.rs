@@ -321,7 +321,7 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
             "without --strict-types such content is kept whole and not looked into; a plugin can teach wharf the type",
         ),
         (Code::Mismatch, _) if error.report().contains(" is damaged: ") => {
-            Some("`wharf verify --repair` moves damaged content away and fetches it again")
+            Some("`wharf verify --repair` moves damaged content of the store away and fetches it again")
         }
         (Code::Mismatch, _) if error.report().contains(" has changes of another image, ") => {
             Some("`wharf unmount --rm DIR` throws them away")

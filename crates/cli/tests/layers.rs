@@ -65,6 +65,25 @@ async fn masked(registry: &TestRegistry, diff_id: Option<Digest>) -> String {
     name
 }
 
+/// An image at a registry, whose only layer is stored as it is told.
+async fn single(registry: &TestRegistry, name: &str, media_type: &str, stored: &[u8], tar: &[u8]) -> String {
+    let platform = wharf_platforms::default_spec();
+    let config = json!({
+        "os": platform.os, "architecture": platform.architecture, "variant": platform.variant,
+        "rootfs": { "type": "layers", "diff_ids": [Digest::sha256(tar)] },
+    });
+    let blob = async |media_type, bytes| put(registry.store(), media_type, bytes).await.expect("written");
+    let config = blob(types::OCI_CONFIG, config.to_string().into_bytes()).await;
+    let layer = blob(media_type, stored.to_vec()).await;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": types::OCI_MANIFEST, "config": config, "layers": [layer],
+    });
+    let target = blob(types::OCI_MANIFEST, manifest.to_string().into_bytes()).await;
+    let name = registry.reference(name);
+    registry.record(Image::new(&name, target)).await.expect("recorded");
+    name
+}
+
 /// Installs a program for masked layers, and gives its directory.
 fn install(wharf: &Wharf, name: &str, script: &str) -> String {
     let directory = wharf.dir.path().join(name);
@@ -327,4 +346,60 @@ async fn a_layer_that_is_too_large_is_refused_by_a_limit_that_can_be_raised() {
     let said = into.run(&["import", "--max-size", "1KiB", &archive]).await.failed(5);
     assert!(said.contains("more than 1024 bytes") && said.contains("hint: --max-size SIZE"), "{said}");
     wharf.run(&["unpack", "--max-ratio", "0", &name]).await.failed(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_damaged_is_told_from_one_that_was_made_so() {
+    let registry = TestRegistry::start().await;
+    let tar = layer("whole").tar();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&tar).expect("writing to memory");
+    let gzip = encoder.finish().expect("writing to memory");
+    let wharf = Wharf::new();
+    let flat = wharf.path("flat");
+    for (tag, media_type, stored) in
+        [("a/gzip:1", types::OCI_LAYER_GZIP, &gzip), ("a/plain:1", types::OCI_LAYER, &tar)]
+    {
+        let name = single(&registry, tag, media_type, stored, &tar).await;
+        wharf.run(&["pull", &name]).await.succeeded();
+        let path = wharf.dir.path().join("store/blobs/sha256").join(Digest::sha256(stored).hex());
+        let middle = stored.len() / 2;
+        let turned = |at: usize| {
+            let mut bytes = stored.clone();
+            bytes[at] ^= 0xff;
+            bytes
+        };
+        for (how, damaged) in [
+            ("at its beginning", turned(1)),
+            ("in the middle", turned(middle)),
+            ("shorter", stored[..middle].to_vec()),
+        ] {
+            chmod(&path, 0o644);
+            fs::write(&path, damaged).expect("written");
+            for command in [
+                &["unpack", &name][..],
+                &["unpack", &name, &flat],
+                &["cat", &name, "/etc/name"],
+                &["ls-files", &name],
+            ] {
+                let said = wharf.run(command).await.failed(5);
+                let is_told = said.contains(" is damaged: ") && said.contains("wharf verify --repair");
+                assert!(is_told && said.starts_with("error[data loss]"), "{tag} {how}, {command:?}: {said}");
+            }
+        }
+        fs::write(&path, stored).expect("written");
+        assert_eq!(wharf.run(&["cat", &name, "/etc/name"]).await.succeeded(), "whole");
+    }
+
+    // As somebody has made it.
+    for (tag, media_type, stored) in
+        [("b/gzip:1", types::OCI_LAYER_GZIP, b"no gzip"), ("b/plain:1", types::OCI_LAYER, b"no tar!")]
+    {
+        let name = single(&registry, tag, media_type, stored, &tar).await;
+        wharf.run(&["pull", &name]).await.succeeded();
+        for command in [&["unpack", &name][..], &["unpack", &name, &flat], &["cat", &name, "/etc/name"]] {
+            let said = wharf.run(command).await.failed(5);
+            assert!(!said.contains("damaged") && !said.contains("hint:"), "{tag}, {command:?}: {said}");
+        }
+    }
 }

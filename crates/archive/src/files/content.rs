@@ -6,7 +6,10 @@ use wharf_content::{Error, ErrorKind, Result, ResultExt, blocking};
 
 use super::Files;
 use crate::{
-    unpack::ahead::{Ahead, Job},
+    unpack::{
+        ahead::{Ahead, Job},
+        stored::Stored,
+    },
     untar::{Sparse, TarReader},
 };
 
@@ -30,7 +33,9 @@ impl Files {
         let waiting = self.waiting();
         blocking::run(move || {
             let context = format!("cannot read layer {} ({})", job.layer.digest, job.layer.media_type);
-            give(job, entry, &mut sink, &waiting).context(|| context)
+            let stored = Stored::of(&job);
+            let given = give(job, entry, &mut sink, &waiting);
+            given.map_err(|error| stored.explain(error)).context(|| context)
         })
         .await
     }

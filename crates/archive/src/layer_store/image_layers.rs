@@ -42,6 +42,7 @@ use crate::{
         Awaited, UnpackOptions, add_left_out,
         ahead::{Ahead, Buffers, Job},
         early::EarlySync,
+        stored::Stored,
     },
 };
 
@@ -301,12 +302,14 @@ pub(super) fn stage(
     let root = staging.path().join("fs");
     make_root(&root)?;
     let mut early = EarlySync::of(&root);
+    let stored = Stored::of(&job);
     let stream = Awaited { stream: Ahead::start(job)?, waiting, early: &mut early };
     let is_above = above.is_some();
     let applied = match above {
-        None => apply(stream, &root, options)?,
-        Some(beneath) => apply_above(stream, &root, options, beneath)?,
-    };
+        None => apply(stream, &root, options),
+        Some(beneath) => apply_above(stream, &root, options, beneath),
+    }
+    .map_err(|error| stored.explain(error))?;
     let record =
         Record { diff_id: planned.diff_id, parent: planned.parent, kind: Kind::of(options.ownership) };
     let text = serde_json::to_vec(&record)

@@ -25,6 +25,17 @@ impl BlobStream {
         Self { reader, runtime, offset: 0, chunk: Bytes::new() }
     }
 
+    /// Another stream of the same blob, from its start.
+    #[must_use]
+    pub fn from_start(&self) -> Self {
+        Self::new(Arc::clone(&self.reader), self.runtime.clone())
+    }
+
+    /// Whether the blob is in a file of this machine, so that it can be read again at no cost but that of the disk.
+    pub fn is_of_file(&self) -> bool {
+        self.reader.file().is_some()
+    }
+
     fn cut_short(&self) -> io::Error {
         io::Error::other(Error::data_loss(format!(
             "a blob ended at byte {} and not at {}: it was cut short",
