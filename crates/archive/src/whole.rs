@@ -55,10 +55,19 @@ impl<'a> Wholeness<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        if self.options.selection.is_some() || missing.iter().any(|part| part.digest == target.digest) {
+        if missing.iter().any(|part| part.digest == target.digest) {
             return Err(incomplete(&missing));
         }
-        self.check_any(image).await
+        match &self.options.selection {
+            None => self.check_any(image).await,
+            Some(selection) if selection.is_all() => {
+                Err(incomplete(&missing).context("not every platform of the image is there"))
+            }
+            Some(selection) => {
+                let which = format!("platform {} of the image is not there as a whole", selection.names());
+                Err(incomplete(&missing).context(which))
+            }
+        }
     }
 
     /// Checks that one platform is whole, and tells of those that are not.

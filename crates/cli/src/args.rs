@@ -228,6 +228,11 @@ impl PlatformArgs {
     pub(crate) fn is_one(&self) -> bool {
         !self.all_platforms && matches!(&self.platforms[..], [one] if one != "all")
     }
+
+    /// Whether more than one platform was asked for.
+    pub(crate) fn are_many(&self) -> bool {
+        !self.is_one() && (self.all_platforms || !self.platforms.is_empty())
+    }
 }
 
 /// Reads a number of bytes, such as `16MiB`.

@@ -444,6 +444,19 @@ impl PlatformArgs {
         let platforms: Vec<_> = platforms.collect::<Result<_>>()?;
         Ok(Some(Selection::best(&platforms)))
     }
+
+    /// The one platform that was asked for, by a command that does something with one; `None` where there was nothing asked.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for several, and for a specifier that cannot be read.
+    pub(crate) fn single(&self) -> Result<Option<Selection>> {
+        if self.are_many() {
+            return Err(Error::invalid_argument(
+                "this is done with one platform: give one --platform, or none for that of this machine",
+            ));
+        }
+        self.selection()
+    }
 }
 
 impl PlatformArgs {

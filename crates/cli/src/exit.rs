@@ -317,6 +317,15 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         (Code::NotFound, _) if error.report().contains("no match for platform") => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
+        (Code::NotFound, _) if error.report().contains(" is not here: ") => {
+            Some("pull the image for that --platform, or with --all-platforms")
+        }
+        (Code::NotFound, _) if error.report().contains(" of the image is not there as a whole: ") => {
+            Some("choose another --platform, or leave it out for those that are whole")
+        }
+        (Code::NotFound, _) if error.report().contains("not every platform of the image is there: ") => {
+            Some("leave out --all-platforms for those that are whole")
+        }
         (Code::Mismatch, _) if error.report().contains("strict types were asked for") => Some(
             "without --strict-types such content is kept whole and not looked into; a plugin can teach wharf the type",
         ),

@@ -125,10 +125,15 @@ async fn platforms_are_taken_or_demanded() {
     from.run(&["export", "--platform", "linux/s390x", &name, "-o", &file]).await.succeeded();
     let into = Wharf::new();
     let error = into.run(&["import", "--platform", "linux/arm64", &file]).await.failed(2);
-    assert!(error.contains("lack parts"), "{error}");
+    assert!(error.contains("platform linux/arm64 of the image is not there as a whole"), "{error}");
+    assert!(error.contains("lack parts") && error.contains("hint: choose another --platform"), "{error}");
     let error = into.run(&["import", "--platform", "linux/riscv64", &file]).await.failed(2);
     assert!(error.contains("no match for platform linux/riscv64") && error.contains("hint: "), "{error}");
-    into.run(&["import", "--all-platforms", &file]).await.failed(2);
+    let error = into.run(&["import", "--all-platforms", &file]).await.failed(2);
+    assert!(
+        error.contains("not every platform") && error.contains("hint: leave out --all-platforms"),
+        "{error}"
+    );
     into.run(&["import", "--platform", "nonsense/", &file]).await.failed(3);
     assert_eq!(into.run(&["ls", "-q"]).await.succeeded(), "");
     into.run(&["import", &file]).await.succeeded();

@@ -338,3 +338,58 @@ async fn mistakes_are_named() {
     let missing = wharf.run(&["platform", "--match", "nothing:1", "--local"]).await.failed(2);
     assert!(missing.contains("\"docker.io/library/nothing:1\" in the store\nhint: "), "{missing}");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_with_one_platform_takes_no_more() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let (directory, file) = (wharf.path("made"), wharf.path("file"));
+    let several = &["--platform", "linux/amd64,linux/arm64"][..];
+    for command in [
+        &["unpack", &name][..],
+        &["unpack", &name, &directory],
+        &["mount", &name, &directory],
+        &["bundle", &name, &directory],
+        &["run", "--runtime", "/bin/true", &name],
+        &["cat", &name, "/etc/name"],
+        &["ls-files", &name],
+        &["config", &name],
+        &["export", "--type", "docker", "-o", &file, &name],
+    ] {
+        for flags in [several, &["--platform", "all"], &["--all-platforms"]] {
+            let error = wharf.run(&[command, flags].concat()).await.failed(3);
+            assert!(error.contains("give one --platform"), "{command:?}, {flags:?}: {error}");
+        }
+    }
+    assert!(!std::fs::exists(&directory).expect("looks") && !std::fs::exists(&file).expect("looks"));
+    // The index is one document for all of them.
+    wharf.run(&["manifest", &name, "--all-platforms"]).await.succeeded();
+    wharf.run(&[&["manifest", &name], several].concat()).await.failed(3);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_was_not_pulled_is_named() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--platform", "linux/amd64", &name]).await.succeeded();
+    let directory = wharf.path("made");
+    for command in [
+        &["unpack", &name][..],
+        &["unpack", &name, &directory],
+        &["bundle", &name, &directory],
+        &["cat", "--local", &name, "/etc/name"],
+        &["config", "--local", &name],
+    ] {
+        let error = wharf.run(&[command, &["--platform", "linux/s390x"]].concat()).await.failed(2);
+        let is_told = error.contains("platform linux/s390x of sha256:") && error.contains(" is not here: ");
+        assert!(
+            is_told && error.contains("hint: pull the image for that --platform"),
+            "{command:?}: {error}"
+        );
+    }
+}

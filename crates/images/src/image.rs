@@ -60,7 +60,7 @@ impl Manifest {
 /// A candidate without a platform is checked by its config's; one whose manifest or config is not in the store gives way to the next.
 ///
 /// # Errors
-/// `NotFound` when none fits, naming the platforms that there are, or when those that fit are not in the store.
+/// `NotFound` when none fits, naming the platforms that there are, or when those that fit are not in the store, naming what was asked for.
 pub async fn manifest(
     provider: &dyn Provider,
     target: &Descriptor,
@@ -127,7 +127,10 @@ pub async fn manifest(
         }
     }
     match absent {
-        Some(error) => Err(error),
+        Some(error) => {
+            let which = format!("platform {} of {} is not here", selection.names(), target.digest);
+            Err(error.context(which))
+        }
         None => Err(no_match(target, &selection.names(), seen.iter())),
     }
 }

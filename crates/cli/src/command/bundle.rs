@@ -91,7 +91,7 @@ impl ContainerArgs {
     pub(crate) fn options(&self, context: &Context) -> Result<BundleOptions> {
         let mut unpack =
             UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_layers(self.layers.options());
-        if let Some(selection) = self.platforms.selection()? {
+        if let Some(selection) = self.platforms.single()? {
             unpack = unpack.with_selection(selection);
         }
         if self.rootless {

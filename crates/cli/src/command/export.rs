@@ -99,6 +99,11 @@ impl Export {
                     "an archive for Docker alone has no place for --referrers: leave out --type, or say --type oci",
                 ));
             }
+            if self.platforms.are_many() {
+                return Err(Error::invalid_argument(
+                    "an archive for Docker alone has one platform of each image: give one --platform, leave out --type, or say --type oci",
+                ));
+            }
             options = options.with_format(DOCKER_FORMAT);
         }
         if self.skip_non_distributable {

@@ -70,7 +70,7 @@ pub(crate) struct Cat {
 
 fn options(context: &Context, platforms: &PlatformArgs, layers: LayerArgs) -> Result<FilesOptions> {
     let options = FilesOptions::new().with_catalogue(context.catalogue.clone()).with_layers(layers.options());
-    Ok(platforms.selection()?.into_iter().fold(options, FilesOptions::with_selection))
+    Ok(platforms.single()?.into_iter().fold(options, FilesOptions::with_selection))
 }
 
 impl LsFiles {

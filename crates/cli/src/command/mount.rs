@@ -51,7 +51,7 @@ impl Mount {
         let mut options =
             UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
         options = options.with_layers(self.layers.options());
-        if let Some(selection) = self.platforms.selection()? {
+        if let Some(selection) = self.platforms.single()? {
             options = options.with_selection(selection);
         }
         let access = if self.rw { Access::Writable } else { Access::ReadOnly };

@@ -24,14 +24,17 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let selection = self.platforms.selection()?;
+        let selection = self.platforms.selection()?.filter(|selection| !selection.is_all());
+        if selection.is_some() {
+            self.platforms.single()?;
+        }
         let view = context.view(&self.look).await?;
         let provider = view.provider.as_ref();
         let descriptor = match selection {
-            Some(selection) if !selection.is_all() => {
+            Some(selection) => {
                 image::manifest(provider, &view.target, &selection, &context.catalogue).await?.descriptor
             }
-            _ => view.target,
+            None => view.target,
         };
         output::write(&read_blob(provider, &descriptor, MAX_MANIFEST_LEN).await?)
     }
@@ -48,7 +51,7 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let selection = self.platforms.selection()?.unwrap_or_else(Selection::host);
+        let selection = self.platforms.single()?.unwrap_or_else(Selection::host);
         let view = context.view(&self.look).await?;
         let provider = view.provider.as_ref();
         let manifest = image::manifest(provider, &view.target, &selection, &context.catalogue).await?;

@@ -54,7 +54,7 @@ impl Unpack {
         let mut options =
             UnpackOptions::new().with_catalogue(context.catalogue.clone()).with_sink(progress.sink());
         options = options.with_layers(self.layers.options());
-        if let Some(selection) = self.platforms.selection()? {
+        if let Some(selection) = self.platforms.single()? {
             options = options.with_selection(selection);
         }
         if self.rootless {
