@@ -211,7 +211,7 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
         ErrorKind::ResourceExhausted => Some(
             "make room, as `wharf gc` does, and `wharf content abort` of what `wharf content active` lists as unfinished; images of the store are intact, and the same command goes on where it was",
         ),
-        ErrorKind::PermissionDenied if is_outside => None,
+        ErrorKind::PermissionDenied if !is_of_store(&report) => None,
         ErrorKind::PermissionDenied if refused.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(
             "choose another place with --root DIR or WHARF_ROOT; a store needs to be written to, also by who reads it",
         ),
@@ -220,6 +220,23 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether it is the store that was refused, by what it says of its parts. Nothing else has any of these.
+fn is_of_store(report: &str) -> bool {
+    const PARTS: [&str; 10] = [
+        "cannot open the store ",
+        "cannot open the database ",
+        "cannot tidy up ",
+        "cannot commit ",
+        "cannot publish ",
+        "cannot open blob ",
+        "cannot read blob ",
+        "cannot remove blob ",
+        " ingest \"",
+        " lease \"",
+    ];
+    PARTS.iter().any(|part| report.contains(part))
 }
 
 /// Numbers of errors for which the standard library has no stable kind; equal on Linux, macOS and the BSDs.

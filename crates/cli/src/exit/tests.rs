@@ -115,7 +115,7 @@ fn what_is_not_there_is_pulled_by_its_name() {
 
 #[test]
 fn hints_are_of_what_failed() {
-    let store = |number| Error::io("x", io::Error::from_raw_os_error(number));
+    let store = |number| Error::io("cannot open the store x", io::Error::from_raw_os_error(number));
     let out = |number| outside("x", io::Error::from_raw_os_error(number));
     let archive = |number| Error::io("cannot write the archive y", io::Error::from_raw_os_error(number));
     let read = |number| Error::io("cannot read the archive y", io::Error::from_raw_os_error(number));
@@ -128,6 +128,11 @@ fn hints_are_of_what_failed() {
         (out(24), Some("ulimit")),
         (store(13), Some("change its permissions")),
         (store(30), Some("needs to be written to")),
+        (Error::io("cannot write ingest \"x\"", io::Error::from_raw_os_error(13)), Some("change its permissions")),
+        // Places that are the user's own: an address, a directory, a layout.
+        (Error::io("cannot serve on 127.0.0.1:80", io::Error::from_raw_os_error(13)), None),
+        (Error::io("cannot open the directory /root", io::Error::from_raw_os_error(13)), None),
+        (Error::io("cannot find x", io::Error::from_raw_os_error(30)), None),
         (out(13), None),
         (archive(13), None),
         (read(13), None),
