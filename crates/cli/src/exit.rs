@@ -301,6 +301,11 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
                 "trust its certificate with --ca-file FILE, or accept any with --insecure-skip-verify",
             );
         }
+        if remote.seems_to_want_tls() {
+            return Some(
+                "if the registry speaks HTTPS: --tls-verify=true, or =false for any certificate, and no --plain-http",
+            );
+        }
         let writes = is_write(remote, error);
         return match (remote.status, error.kind()) {
             (Some(405 | 501), _) if remote.request.starts_with("DELETE ") => {
@@ -310,10 +315,6 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
                 Some("the registry takes no pushes: choose another destination")
             }
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
-            // What speaks TLS answers so to what does not.
-            (Some(400), _) if remote.request.contains(" http://") => Some(
-                "if the registry speaks HTTPS: --tls-verify=true, or =false for any certificate, and no --plain-http",
-            ),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
                 Some("the registry limits requests: wait, or raise --retry-times and --retry-delay")

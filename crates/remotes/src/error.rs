@@ -26,6 +26,7 @@ pub struct RemoteError {
     retryable: bool,
     slow: bool,
     no_tls: bool,
+    wants_tls: bool,
     /// Milliseconds, so that errors stay small.
     waited: u32,
     /// Boxed, so that errors stay small enough to be handed up by value.
@@ -50,6 +51,7 @@ impl RemoteError {
             retryable: false,
             slow: false,
             no_tls: false,
+            wants_tls: false,
             waited: 0,
             registry: None,
         }
@@ -99,6 +101,19 @@ impl RemoteError {
     /// Whether TLS failed because what answered seems to speak none, as a server of plain HTTP does.
     pub fn speaks_no_tls(&self) -> bool {
         self.no_tls
+    }
+
+    /// Says that what answered plain HTTP spoke something else, as a server of HTTPS does.
+    #[must_use]
+    pub fn with_wanted_tls(mut self) -> Self {
+        self.wants_tls = true;
+        self
+    }
+
+    /// Whether what was asked in plain HTTP seems to speak HTTPS: what it answered was no HTTP, or a status without an error of a registry.
+    pub fn seems_to_want_tls(&self) -> bool {
+        let is_plain = self.request.contains(" http://");
+        self.wants_tls || (is_plain && self.status == Some(400) && self.details.is_empty())
     }
 
     /// Sets how long was waited between the tries.
@@ -232,6 +247,11 @@ mod tests {
             "POST https://a/token: the token server answered 503 Service Unavailable"
         );
         let wrapped = error.clone().into_error("cannot resolve x");
+        let plain = RemoteError::new("h", "DELETE http://h/v2/").with_status(400);
+        assert!(plain.seems_to_want_tls());
+        let mut told = plain.clone();
+        told.details.push(("DIGEST_INVALID".into(), String::new()));
+        assert!(!told.seems_to_want_tls(), "a registry answered");
         assert_eq!(RemoteError::of(&wrapped), Some(&error));
     }
 }

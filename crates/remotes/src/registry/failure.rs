@@ -10,6 +10,8 @@ use wharf_content::{Error, Result};
 use super::{answer::Answer, host::redacted};
 use crate::error::RemoteError;
 
+/// What the HTTP client says where an answer does not begin as one of HTTP, such as an alert of TLS.
+const NO_HTTP: &str = "invalid HTTP version parsed";
 /// How many of the registry's own errors are told.
 const MAX_DETAILS: usize = 8;
 
@@ -26,7 +28,9 @@ pub(super) fn host(url: &Url) -> String {
 /// The error of a connection that failed or broke.
 pub(super) fn transport(url: &Url, request: &str, error: &reqwest::Error) -> RemoteError {
     let tls = tls_error(error);
+    let is_no_http = tls.is_none() && url.scheme() == "http" && innermost(error) == NO_HTTP;
     let message = match tls {
+        _ if is_no_http => "what answers speaks no plain HTTP".to_owned(),
         Some(tls) => format!("TLS failed: {tls}"),
         None if error.is_connect() => format!("cannot connect: {}", innermost(error)),
         None if error.is_timeout() => "timed out".to_owned(),
@@ -37,6 +41,8 @@ pub(super) fn transport(url: &Url, request: &str, error: &reqwest::Error) -> Rem
     match tls {
         Some(rustls::Error::InvalidMessage(_)) => failed.with_no_tls(),
         Some(_) => failed,
+        // It speaks the same the next time.
+        None if is_no_http => failed.with_wanted_tls(),
         None => failed.with_retryable(),
     }
 }
