@@ -200,6 +200,9 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
             "no file of this file system is so large: check what the image is for, or choose a place on another one",
         );
     }
+    if refused.kind() == io::ErrorKind::AddrInUse {
+        return Some("another program has that port: choose one with --addr HOST:PORT; port 0 is one that is free");
+    }
     // The archive's errors are those of where it is written to or read from, the store's have a context of their own.
     let report = error.report();
     let is_read = report.starts_with("cannot read the archive");
@@ -211,6 +214,9 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
         ErrorKind::ResourceExhausted => Some(
             "make room, as `wharf gc` does, and `wharf content abort` of what `wharf content active` lists as unfinished; images of the store are intact, and the same command goes on where it was",
         ),
+        ErrorKind::PermissionDenied if report.starts_with("cannot serve on ") => {
+            Some("choose another port with --addr HOST:PORT: those below 1024 are the administrator's")
+        }
         ErrorKind::PermissionDenied if !is_of_store(&report) => None,
         ErrorKind::PermissionDenied if refused.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(
             "choose another place with --root DIR or WHARF_ROOT; a store needs to be written to, also by who reads it",
@@ -273,11 +279,22 @@ fn denied_hint(error: &Error) -> Option<String> {
             "{host} does not know this user and password; many registries want an access token for a password"
         ));
     }
-    Some(if is_write(remote, error) {
+    Some(if is_deletion(remote) {
+        format!("deleting there needs a permission: `wharf login {host}` as somebody who has it")
+    } else if is_write(remote, error) {
         format!("pushing there needs a permission: `wharf login {host}` as somebody who has it")
+    } else if remote.has_refused_credentials() {
+        format!(
+            "the user or password that {host} was shown is wrong, or may not see this: check --creds, or `wharf login {host}` as somebody who may"
+        )
     } else {
         format!("the image is private, or there is none of that name: `wharf login {host}` if you may see it")
     })
+}
+
+/// Whether something was to be deleted at the registry.
+fn is_deletion(remote: &RemoteError) -> bool {
+    remote.request.starts_with("DELETE ")
 }
 
 /// Whether something was to be written to the registry. A push asks before it sends.
@@ -288,6 +305,11 @@ fn is_write(remote: &RemoteError, error: &Error) -> bool {
     report.starts_with("cannot push ")
         || (is_of_registry
             && ["POST ", "PUT ", "PATCH "].iter().any(|method| remote.request.starts_with(method)))
+}
+
+/// Whether content was to be fetched, of which the store keeps what has come.
+fn is_of_content(remote: &RemoteError, error: &Error) -> bool {
+    remote.request.contains("/blobs/") && error.report().contains("cannot fetch ")
 }
 
 /// What can be done about everything else.
@@ -308,13 +330,19 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         }
         let writes = is_write(remote, error);
         return match (remote.status, error.kind()) {
-            (Some(405 | 501), _) if remote.request.starts_with("DELETE ") => {
+            // The registry has said what may be done instead.
+            (Some(405 | 501), _) if is_deletion(remote) && remote.explanation().is_some() => None,
+            (Some(405 | 501), _) if is_deletion(remote) => {
                 Some("the registry is not set up to delete, or deletes no tag alone: then REPO@DIGEST may do")
             }
             (Some(405 | 501), _) if writes => {
                 Some("the registry takes no pushes: choose another destination")
             }
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
+            (Some(507), _) if writes => {
+                Some("the registry has no room: whoever runs it can make some, and pushing again sends the rest")
+            }
+            (Some(507), _) => Some("the registry has no room: whoever runs it can make some"),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
                 Some("the registry limits requests: wait, or raise --retry-times and --retry-delay")
@@ -322,9 +350,10 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
             (None, ErrorKind::Unavailable) if writes => Some(
                 "check the host, the port and the network; what is at the registry stays, and pushing again sends the rest",
             ),
-            (None, ErrorKind::Unavailable) => Some(
+            (None, ErrorKind::Unavailable) if is_of_content(remote, error) => Some(
                 "check the host, the port and the network; what was fetched is kept, and pulling again goes on there",
             ),
+            (None, ErrorKind::Unavailable) => Some("check the host, the port and the network"),
             _ => None,
         };
     }

@@ -166,6 +166,14 @@ async fn mistakes_and_refusals() {
     });
     let keeping = keeping.await;
     let kept = format!("{}/x:1", keeping.address());
+    let told = FakeServer::start(|_| {
+        Reply::new(405, &[], r#"{"errors":[{"code":"UNSUPPORTED","message":"delete at the upstream"}]}"#)
+    });
+    let told = told.await;
+    let cached = format!("{}/x:1", told.address());
+    let explained = wharf.run(&["delete", &cached]).await.failed(1);
+    assert!(explained.contains("(delete at the upstream)") && !explained.contains("removes the manifest"));
+    assert!(!explained.contains("hint:") && !explained.contains("by itself"), "{explained}");
     for (arguments, code, said) in [
         (vec!["copy", &name], 3, "<DST>"),
         (vec!["copy", &name, "ftp:/tmp/x"], 3, "docker-archive:, oci:, oci-archive:, store:"),

@@ -231,8 +231,13 @@ async fn tls_passwords_and_the_access_log() {
         let arguments = [&["pull", "--all-platforms", "--ca-file", &cert_file, &image][..], creds].concat();
         neighbour.run(&arguments).await
     };
-    pull(&[]).await.failed(4);
-    pull(&["--creds", "ann:wrong"]).await.failed(4);
+    // Where plain HTTP is spoken, as on loopback, what TLS answers is told, and asked for once.
+    let plain = neighbour.run(&["inspect", "--remote", &image]).await.failed(6);
+    assert!(plain.contains("hint: if the registry speaks HTTPS") && !plain.contains("tries"), "{plain}");
+    let unknown = pull(&[]).await.failed(4);
+    assert!(unknown.contains("hint: the image is private"), "{unknown}");
+    let wrong = pull(&["--creds", "ann:wrong"]).await.failed(4);
+    assert!(wrong.contains("hint: the user or password that ") && wrong.contains("is wrong"), "{wrong}");
     pull(&["--creds", "bob:canary-secret"]).await.failed(4);
     pull(&["--creds", "ann:canary-secret"]).await.succeeded();
     // The file changes while it is served.
@@ -331,4 +336,11 @@ async fn what_is_refused_before_anything_is_served() {
         let error = wharf.run(&[&["serve"], arguments].concat()).await.failed(3);
         assert!(error.contains(told) && !error.contains("canary"), "{arguments:?}: {error}");
     }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let error = wharf.run(&["serve", "--addr", &address]).await.failed(8);
+    assert!(
+        error.starts_with("error[unavailable]: cannot serve on ") && error.contains("hint: another program"),
+        "{error}"
+    );
 }

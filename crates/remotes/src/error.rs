@@ -7,7 +7,6 @@ use wharf_content::{Error, ErrorKind};
 /// An error of a registry or of the way to it. It stands in the chain of sources of a [`wharf_content::Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct RemoteError {
     /// The host and port that were contacted.
     pub host: String,
@@ -25,12 +24,22 @@ pub struct RemoteError {
     pub is_tls: bool,
     retryable: bool,
     slow: bool,
-    no_tls: bool,
-    wants_tls: bool,
+    sign: Option<Sign>,
     /// Milliseconds, so that errors stay small.
     waited: u32,
     /// Boxed, so that errors stay small enough to be handed up by value.
     registry: Option<Box<Registry>>,
+}
+
+/// What the failure is a sign of. One at most can be: it takes the least room, for errors stay small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    /// HTTPS was spoken to what seems to speak plain HTTP.
+    NoTls,
+    /// Plain HTTP was spoken to what seems to speak HTTPS.
+    WantsTls,
+    /// Credentials were shown, and were not enough.
+    RefusedCredentials,
 }
 
 /// The registry that a token server was asked for.
@@ -50,8 +59,7 @@ impl RemoteError {
             is_tls: false,
             retryable: false,
             slow: false,
-            no_tls: false,
-            wants_tls: false,
+            sign: None,
             waited: 0,
             registry: None,
         }
@@ -94,26 +102,48 @@ impl RemoteError {
     /// Says that TLS failed because what answered seems to speak none.
     #[must_use]
     pub fn with_no_tls(mut self) -> Self {
-        (self.is_tls, self.no_tls) = (true, true);
+        (self.is_tls, self.sign) = (true, Some(Sign::NoTls));
         self
     }
 
     /// Whether TLS failed because what answered seems to speak none, as a server of plain HTTP does.
     pub fn speaks_no_tls(&self) -> bool {
-        self.no_tls
+        self.sign == Some(Sign::NoTls)
     }
 
     /// Says that what answered plain HTTP spoke something else, as a server of HTTPS does.
     #[must_use]
     pub fn with_wanted_tls(mut self) -> Self {
-        self.wants_tls = true;
+        self.sign = Some(Sign::WantsTls);
         self
     }
 
     /// Whether what was asked in plain HTTP seems to speak HTTPS: what it answered was no HTTP, or a status without an error of a registry.
     pub fn seems_to_want_tls(&self) -> bool {
         let is_plain = self.request.contains(" http://");
-        self.wants_tls || (is_plain && self.status == Some(400) && self.details.is_empty())
+        self.sign == Some(Sign::WantsTls) || (is_plain && self.status == Some(400) && self.details.is_empty())
+    }
+
+    /// Says that the registry, or its token server, was shown credentials.
+    #[must_use]
+    pub fn with_refused_credentials(mut self) -> Self {
+        self.sign = Some(Sign::RefusedCredentials);
+        self
+    }
+
+    /// Whether credentials were shown, and this is what was answered to them.
+    pub fn has_refused_credentials(&self) -> bool {
+        self.sign == Some(Sign::RefusedCredentials)
+    }
+
+    /// What the registry says of why it does not do what was asked, in words of its own: not those that the specification has for the code.
+    pub fn explanation(&self) -> Option<&str> {
+        let mut told =
+            self.details.iter().filter(|(code, _)| code == "UNSUPPORTED").map(|(_, told)| told.trim());
+        told.find(|told| {
+            let told = told.trim_end_matches('.').to_ascii_lowercase();
+            !told.is_empty() && !told.starts_with("the operation is unsupported")
+        })
     }
 
     /// Sets how long was waited between the tries.
@@ -249,6 +279,13 @@ mod tests {
         let wrapped = error.clone().into_error("cannot resolve x");
         let plain = RemoteError::new("h", "DELETE http://h/v2/").with_status(400);
         assert!(plain.seems_to_want_tls());
+        let explained = |message: &str| {
+            let mut error = RemoteError::new("h", "DELETE http://h/v2/").with_status(405);
+            error.details.push(("UNSUPPORTED".into(), message.into()));
+            error.explanation().map(str::to_owned)
+        };
+        assert_eq!(explained("this is only read").as_deref(), Some("this is only read"));
+        assert_eq!([explained(""), explained("The operation is unsupported.")], [None, None]);
         let mut told = plain.clone();
         told.details.push(("DIGEST_INVALID".into(), String::new()));
         assert!(!told.seems_to_want_tls(), "a registry answered");

@@ -1,6 +1,7 @@
 //! `wharf serve`: the store as a registry.
 
 use std::{
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::oneshot};
-use wharf_content::{Error, Result, ResultExt, blocking};
+use wharf_content::{Error, ErrorKind, Result, ResultExt, blocking};
 use wharf_images::transport::Resolver;
 use wharf_remotes::{
     Via,
@@ -105,7 +106,10 @@ impl Serve {
         if !self.allow_public && addresses.iter().any(|address| !address.ip().is_loopback()) {
             self.check_public()?;
         }
-        let listener = TcpListener::bind(&addresses[..]).await.context(cannot)?;
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Error::new(ErrorKind::Unavailable, cannot()).with_source(error),
+            _ => Error::io(cannot(), error),
+        })?;
         let address = listener.local_addr().context(cannot)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         output::line(&format!("{scheme}://{address}"))?;

@@ -20,6 +20,14 @@ fn who_is_refused_is_told_where_to_log_in() {
             remote(401).into_error("cannot resolve x"),
             "private, or there is none of that name: `wharf login r.example:5000`",
         ),
+        (
+            remote(401).with_refused_credentials().into_error("cannot resolve x"),
+            "the user or password that r.example:5000 was shown is wrong",
+        ),
+        (
+            RemoteError::new("r.example:5000", "DELETE x").with_status(403).into_error("x is not deleted"),
+            "deleting there needs a permission: `wharf login r.example:5000`",
+        ),
         (remote(403).into_error("cannot push x"), "needs a permission: `wharf login r.example:5000`"),
         (remote(401).into_error("cannot log in to x"), "r.example:5000 does not know this user"),
         (token, "private, or there is none of that name: `wharf login docker.io`"),
@@ -42,6 +50,30 @@ fn what_a_registry_does_not_do_names_no_other_command() {
 }
 
 #[test]
+fn what_a_registry_explains_is_not_guessed_at() {
+    let mut error = RemoteError::new("h", "DELETE https://h/v2/a/manifests/1").with_status(405);
+    error.details.push(("UNSUPPORTED".into(), "this registry is a cache: delete at its upstream".into()));
+    assert_eq!(hint(&error.into_error("x is not deleted")), None);
+}
+
+#[test]
+fn what_was_fetched_is_spoken_of_where_something_was() {
+    for (request, context, expected) in [
+        ("GET https://h/v2/a/blobs/sha256:0", "cannot fetch sha256:0 (x)", true),
+        ("GET https://h/v2/a/blobs/sha256:0", "cannot inspect a", false),
+        ("HEAD https://h/v2/a/manifests/1", "cannot fetch x", false),
+        ("GET https://h/v2/", "cannot log in to h", false),
+    ] {
+        let error = RemoteError::new("h", request).with_retryable().into_error(context);
+        let hint = hint(&error).expect("the network is to be checked");
+        assert_eq!(hint.contains("what was fetched"), expected, "{request}: {hint}");
+    }
+    let full = |request: &str| hint(&RemoteError::new("h", request).with_status(507).into_error("x"));
+    assert!(full("PUT x").is_some_and(|hint| hint.contains("no room") && hint.contains("pushing again")));
+    assert!(full("GET x").is_some_and(|hint| hint.contains("no room") && !hint.contains("pushing")));
+}
+
+#[test]
 fn https_is_advised_where_plain_http_was_spoken() {
     for (request, expected) in [("HEAD http://r.example/v2/a", true), ("HEAD https://r.example/v2/a", false)]
     {
@@ -49,6 +81,11 @@ fn https_is_advised_where_plain_http_was_spoken() {
         let advised = hint(&error).is_some_and(|hint| hint.contains("--tls-verify=true"));
         assert_eq!(advised, expected, "{request}");
     }
+    let mut told = RemoteError::new("r.example", "DELETE http://r.example/v2/a").with_status(400);
+    told.details.push(("DIGEST_INVALID".into(), "provided digest did not match".into()));
+    assert_eq!(hint(&told.into_error("x is not deleted")), None, "a registry answered");
+    let alert = RemoteError::new("r.example", "GET http://r.example/v2/a").with_wanted_tls();
+    assert!(hint(&alert.into_error("x")).is_some_and(|hint| hint.contains("--tls-verify=true")));
 }
 
 #[test]
@@ -128,9 +165,20 @@ fn hints_are_of_what_failed() {
         (out(24), Some("ulimit")),
         (store(13), Some("change its permissions")),
         (store(30), Some("needs to be written to")),
-        (Error::io("cannot write ingest \"x\"", io::Error::from_raw_os_error(13)), Some("change its permissions")),
+        (
+            Error::io("cannot write ingest \"x\"", io::Error::from_raw_os_error(13)),
+            Some("change its permissions"),
+        ),
         // Places that are the user's own: an address, a directory, a layout.
-        (Error::io("cannot serve on 127.0.0.1:80", io::Error::from_raw_os_error(13)), None),
+        (
+            Error::io("cannot serve on 127.0.0.1:80", io::Error::from_raw_os_error(13)),
+            Some("choose another port"),
+        ),
+        (
+            Error::new(ErrorKind::Unavailable, "cannot serve on x")
+                .with_source(io::Error::from(io::ErrorKind::AddrInUse)),
+            Some("another program has that port"),
+        ),
         (Error::io("cannot open the directory /root", io::Error::from_raw_os_error(13)), None),
         (Error::io("cannot find x", io::Error::from_raw_os_error(30)), None),
         (out(13), None),

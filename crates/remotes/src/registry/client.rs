@@ -175,7 +175,11 @@ impl Client {
             return Ok(answer);
         }
         let retry_after = retry_after(answer.headers(), SystemTime::now());
-        Err(Failed::Remote(Box::new(failure::of_answer(answer).await), retry_after))
+        let mut failed = failure::of_answer(answer).await;
+        if failed.status == Some(401) && self.has_shown_credentials().await {
+            failed = failed.with_refused_credentials();
+        }
+        Err(Failed::Remote(Box::new(failed), retry_after))
     }
 
     /// Finds out whether there is anybody, whatever the answer.

@@ -13,6 +13,7 @@ use super::{
     referrers::Referrer,
     resolver::{ACCEPT, media_type},
 };
+use crate::error::RemoteError;
 
 /// What is to be deleted.
 #[derive(Debug)]
@@ -48,11 +49,25 @@ impl<'a> Deletion<'a> {
         }
     }
 
+    /// A refusal without words of its own, from which it has to be guessed why nothing is deleted.
+    ///
+    /// # Errors
+    /// The refusal, where the registry says itself what it does not do.
+    fn unexplained(&self, refused: Error) -> Result<Error> {
+        if RemoteError::of(&refused).is_some_and(|refused| refused.explanation().is_some()) {
+            let host = self.reference.domain();
+            let what = format!("the registry {host} does not delete this");
+            return Err(Error::not_implemented(what).with_source(refused));
+        }
+        Ok(refused)
+    }
+
     async fn tag(&self, tag: &str) -> Result<()> {
         let refused = match self.client.send(&self.ask(Method::DELETE, tag)).await {
             Err(error) if is_refusal(&error) => error,
             outcome => return outcome.map(drop),
         };
+        let refused = self.unexplained(refused)?;
         // What is not there cannot be deleted in any other way.
         let mut head = self.ask(Method::HEAD, tag);
         head.accept = Some(ACCEPT);
@@ -72,6 +87,7 @@ impl<'a> Deletion<'a> {
         let referrer = self.referrer(digest).await?;
         match self.client.send(&self.ask(Method::DELETE, digest.as_str())).await {
             Err(error) if is_refusal(&error) => {
+                let error = self.unexplained(error)?;
                 let host = self.reference.domain();
                 return Err(Error::not_implemented(format!(
                     "the registry {host} does not allow deletion; who runs it can (for docker-registry by REGISTRY_STORAGE_DELETE_ENABLED=true)"

@@ -103,7 +103,12 @@ impl Exchange<'_> {
             }
             posted => posted,
         };
-        answer.map_err(|refused| self.failed(refused))
+        answer.map_err(|refused| match refused {
+            Refusal::Remote(failed) if matches!(failed.status, Some(400 | 401 | 403)) => {
+                self.failed(Refusal::Remote(Box::new(failed.with_refused_credentials())))
+            }
+            refused => self.failed(refused),
+        })
     }
 
     async fn post(&self, url: &Url, grant: &[(&str, &str)]) -> Result<Answer, Refusal> {
