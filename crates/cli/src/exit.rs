@@ -7,7 +7,11 @@ use wharf_content::{DigestError, Error, ErrorKind, Result};
 use wharf_images::Reference;
 use wharf_remotes::{RemoteError, credentials::Audience};
 
-use crate::{args::Format, context::Context, output::escape};
+use crate::{
+    args::Format,
+    context::Context,
+    output::{escape, escape_json},
+};
 
 /// Exit codes, which scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +205,9 @@ fn local_hint(error: &Error, refused: &io::Error) -> Option<&'static str> {
         );
     }
     if refused.kind() == io::ErrorKind::AddrInUse {
-        return Some("another program has that port: choose one with --addr HOST:PORT; port 0 is one that is free");
+        return Some(
+            "another program has that port: choose one with --addr HOST:PORT; port 0 is one that is free",
+        );
     }
     // The archive's errors are those of where it is written to or read from, the store's have a context of their own.
     let report = error.report();
@@ -339,9 +345,9 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
                 Some("the registry takes no pushes: choose another destination")
             }
             (Some(413), _) if writes => Some("send less at once: --chunk-size 5MiB"),
-            (Some(507), _) if writes => {
-                Some("the registry has no room: whoever runs it can make some, and pushing again sends the rest")
-            }
+            (Some(507), _) if writes => Some(
+                "the registry has no room: whoever runs it can make some, and pushing again sends the rest",
+            ),
             (Some(507), _) => Some("the registry has no room: whoever runs it can make some"),
             (Some(404), _) => Some("check the name and the tag"),
             (Some(429), _) => {
@@ -417,19 +423,18 @@ pub(crate) fn report(error: &Error, format: Format) -> Code {
 #[expect(clippy::print_stderr, reason = "this is where errors are printed")]
 pub(crate) fn report_as(error: &Error, format: Format, code: Code) -> Code {
     let report = error.report();
-    let message = escape(&report);
     match format {
         Format::Text => {
-            eprintln!("error[{}]: {message}", error.kind());
+            eprintln!("error[{}]: {}", error.kind(), escape(&report));
             if let Some(hint) = hint(error) {
                 eprintln!("hint: {hint}");
             }
         }
         Format::Json => {
             let object = json!({
-                "error": { "kind": error.kind().as_str(), "message": message, "hint": hint(error), "exit": code as u8 }
+                "error": { "kind": error.kind().as_str(), "message": report, "hint": hint(error), "exit": code as u8 }
             });
-            eprintln!("{object}");
+            eprintln!("{}", escape_json(&object.to_string()));
         }
     }
     code

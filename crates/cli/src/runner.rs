@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind as ClapKind};
+use clap::{CommandFactory, FromArgMatches, ValueEnum, error::ErrorKind as ClapKind};
 use tracing_subscriber::EnvFilter;
 use wharf_content::{Catalogue, Error, Result};
 use wharf_images::external::{PluginOptions, Plugins};
@@ -12,7 +12,7 @@ use crate::{
     command,
     context::Context,
     exit::{self, Code},
-    memory, plugin_dirs,
+    memory, output, plugin_dirs,
 };
 
 /// Runs `wharf` with a catalogue of the builder's choice.
@@ -110,13 +110,35 @@ impl Runner {
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let colour = arguments.iter().any(|argument| argument == "--color=never");
-    let mut command = Cli::command();
-    if colour {
-        command = command.color(clap::ColorChoice::Never);
-    }
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let colour = match colour(arguments) {
+        Color::Auto => clap::ColorChoice::Auto,
+        Color::Always => clap::ColorChoice::Always,
+        Color::Never => clap::ColorChoice::Never,
+    };
+    let mut command = Cli::command().color(colour);
+    let matches = command.try_get_matches_from_mut(arguments).map_err(|error| {
+        // Variables are no part of how the command is used, and would be shown as if they had to be given.
+        let typed = without_variables(Cli::command().color(colour)).try_get_matches_from(arguments);
+        typed.err().filter(|typed| typed.kind() == error.kind()).unwrap_or(error)
+    })?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+fn without_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| argument.env(None)).mut_subcommands(without_variables)
+}
+
+/// What is said of a flag that a mistake of usage obeys as well.
+fn said<'a>(arguments: &'a [OsString], flag: &str) -> Option<&'a str> {
+    let arguments = || arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
+    let apart =
+        arguments().zip(arguments().skip(1)).filter(|(before, _)| *before == flag).map(|(_, value)| value);
+    let joined = arguments().filter_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
+    apart.chain(joined).last()
+}
+
+fn colour(arguments: &[OsString]) -> Color {
+    said(arguments, "--color").and_then(|when| Color::from_str(when, false).ok()).unwrap_or_default()
 }
 
 /// Help and version go to standard output and are a success; anything else is a mistake of usage, told as it was asked for.
@@ -126,14 +148,18 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         drop(error.print());
         return ExitCode::SUCCESS;
     }
-    let wants_json = arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
-        || arguments.iter().any(|argument| argument == "--format=json");
-    if wants_json {
-        let text = error.render().to_string();
+    let text = error.render().to_string();
+    if said(arguments, "--format") == Some("json") {
         let text = text.trim_end().trim_start_matches("error: ");
         return exit::report(&Error::invalid_argument(text), Format::Json).into();
     }
-    drop(error.print());
+    if !text.starts_with("error: ") {
+        // Help, for want of a command.
+        drop(error.print());
+        return Code::Usage.into();
+    }
+    let text = if use_colour(colour(arguments)) { error.render().ansi().to_string() } else { text };
+    output::note(text.replacen("error:", "error[invalid argument]:", 1).trim_end());
     Code::Usage.into()
 }
 
@@ -203,4 +229,26 @@ fn interrupted(format: Format) -> ExitCode {
     );
     exit::report(&error, format);
     Code::Interrupted.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_among_arguments_that_make_no_sense() {
+        let of = |arguments: &[&str]| {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            (colour(&arguments), said(&arguments, "--format").map(str::to_owned))
+        };
+        for (arguments, color, format) in [
+            (&["wharf", "pull"][..], Color::Auto, None),
+            (&["wharf", "--color", "never", "--nonsense"], Color::Never, None),
+            (&["wharf", "--color=always", "--format=json"], Color::Always, Some("json")),
+            (&["wharf", "--format", "json", "pull", "--color"], Color::Auto, Some("json")),
+            (&["wharf", "--color", "nonsense"], Color::Auto, None),
+        ] {
+            assert_eq!(of(arguments), (color, format.map(str::to_owned)), "{arguments:?}");
+        }
+    }
 }

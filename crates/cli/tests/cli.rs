@@ -178,6 +178,31 @@ async fn errors_as_json() {
         let error = wharf.run(mistake).await.failed(3);
         let error: serde_json::Value = serde_json::from_str(&error).expect("one object");
         assert_eq!(error["error"]["kind"], "invalid argument", "{error}");
+        let message = error["error"]["message"].as_str().expect("text");
+        assert!(message.contains('\n') && !message.contains("\\n"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_of_usage_are_told_as_other_errors() {
+    let wharf = Wharf::new();
+    let error = wharf.run(&["pull"]).await.failed(3);
+    assert!(error.starts_with("error[invalid argument]: the following required"), "{error}");
+    // The tests name their store by a variable.
+    assert!(error.contains("\n\nUsage: wharf pull ") && !error.contains("--root"), "{error}");
+    let expression = wharf.run(&["ls", "name~=("]).await.failed(3);
+    assert!(expression.trim_end().ends_with("does not compile: unclosed group"), "{expression}");
+    assert!(!expression.contains("\\n"), "{expression}");
+    for (flags, is_coloured) in [
+        (&["--color", "always"][..], true),
+        (&["--color=always"], true),
+        (&["--color", "never"], false),
+        (&["--color", "auto"], false),
+    ] {
+        let error = wharf.run(&[flags, &["pull"]].concat()).await.failed(3);
+        assert_eq!(error.contains('\u{1b}'), is_coloured, "{flags:?}: {error}");
+        let help = wharf.run(&[flags, &["pull", "--help"]].concat()).await.succeeded();
+        assert_eq!(help.contains('\u{1b}'), is_coloured, "{flags:?}: {help}");
     }
 }
 

@@ -151,7 +151,10 @@ impl<'a> Parser<'a> {
             let start = self.at;
             let pattern = self.value(true)?;
             let regex = Regex::new(&pattern).map_err(|error| {
-                self.error(start, "the regular expression does not compile").with_source(error)
+                // It shows the expression over several lines, and says in the last one what is wrong.
+                let why = error.to_string();
+                let why = why.lines().next_back().unwrap_or_default().trim_start_matches("error: ");
+                self.error(start, &format!("the regular expression does not compile: {why}"))
             })?;
             Condition::Matches(regex)
         } else if matches!(self.peek(), None | Some(',')) {
