@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wharf_content::{Error, ErrorKind, Result};
+use wharf_content::{Error, Result};
 
 use crate::registry::settings::ClientCertificate;
 
@@ -53,7 +53,7 @@ pub(super) fn look(roots: &[PathBuf], host: &str) -> Result<Found> {
                     tracing::warn!(directory = %directory.display(), "the directory of a host is passed over: {error}");
                 }
                 Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(cannot_read(&directory, &error)),
+                Err(error) => return Err(cannot_read(&directory, error)),
             }
         }
     }
@@ -71,7 +71,7 @@ fn read(directory: &Path) -> Result<Found> {
         Ok(text) if !text.is_empty() => return Ok(Found::Hosts(file, text)),
         Ok(_) => {}
         Err(error) if is_missing(&error) => {}
-        Err(error) => return Err(cannot_read(&file, &error)),
+        Err(error) => return Err(cannot_read(&file, error)),
     }
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = match entries {
@@ -79,7 +79,7 @@ fn read(directory: &Path) -> Result<Found> {
             tracing::warn!(directory = %directory.display(), "the certificates of a host are passed over: {error}");
             return Ok(Found::Certificates(Certificates::default()));
         }
-        entries => entries.map_err(|error| cannot_read(directory, &error))?,
+        entries => entries.map_err(|error| cannot_read(directory, error))?,
     };
     let mut files: Vec<PathBuf> =
         entries.iter().map(fs::DirEntry::path).filter(|path| path.is_file()).collect();
@@ -149,18 +149,28 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The system's word, without it as a source: what is said of the store's files does not apply.
-pub(super) fn cannot_read(path: &Path, error: &io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-        _ => ErrorKind::InvalidArgument,
-    };
-    Error::new(kind, format!("cannot read {}: {error}", path.display()))
+/// The system's word: as a source where it does not let this user read, which is no mistake in what was configured.
+pub(super) fn cannot_read(path: &Path, error: io::Error) -> Error {
+    let cannot = format!("cannot read {}", path.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Error::io(cannot, error),
+        _ => Error::invalid_argument(format!("{cannot}: {error}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_system_s_refusal_is_told_apart_from_mistakes() {
+        let told = |kind: io::ErrorKind| cannot_read(Path::new("/x/hosts.toml"), kind.into());
+        let (refused, absent) = (told(io::ErrorKind::PermissionDenied), told(io::ErrorKind::NotFound));
+        assert!(refused.find_source::<io::Error>().is_some() && absent.find_source::<io::Error>().is_none());
+        for error in [refused, absent] {
+            assert!(error.to_string().contains("/x/hosts.toml"), "{error}");
+        }
+    }
 
     #[test]
     fn names_of_directories() {

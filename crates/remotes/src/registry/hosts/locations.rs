@@ -77,7 +77,7 @@ impl RegistriesConf {
     pub(super) fn load(&self) -> Result<Vec<Registry>> {
         let mut registries = Vec::new();
         if let Some(file) = &self.named {
-            let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
+            let text = fs::read_to_string(file).map_err(|error| cannot_read(file, error))?;
             add(&mut registries, file, &text)?;
             return Ok(registries);
         }
@@ -127,7 +127,7 @@ fn optional(file: &Path) -> Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(cannot_read(file, &error)),
+        Err(error) => Err(cannot_read(file, error)),
     }
 }
 
@@ -135,7 +135,7 @@ fn optional(file: &Path) -> Result<Option<String>> {
 fn drop_in_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
-        entries => entries.map_err(|error| cannot_read(directory, &error))?,
+        entries => entries.map_err(|error| cannot_read(directory, error))?,
     };
     let paths = entries.iter().map(fs::DirEntry::path);
     let mut files: Vec<PathBuf> =
