@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 #[cfg(target_os = "linux")]
 use wharf_images::layer::LayerOptions;
-use wharf_remotes::{credentials::Secret, registry::DEFAULT_MIN_THROUGHPUT};
+use wharf_remotes::credentials::Secret;
 
 use crate::command;
 
@@ -50,7 +50,7 @@ pub(crate) struct Global {
         value_delimiter = ':'
     )]
     pub(crate) plugin_dirs: Option<Vec<OsString>>,
-    /// Say more on standard error; twice for every request
+    /// Say more on standard error, such as every request; twice for what libraries underneath say, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Print digests or names only, and no progress
@@ -121,7 +121,7 @@ pub(crate) struct LayerArgs {
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = length)]
     max_layer_size: NonZeroU64,
     /// Unpack nothing that grows to more than N times its size, once it has given a GiB
-    #[arg(long, value_name = "N", default_value = "1100")]
+    #[arg(long, value_name = "N", default_value = "1100", value_parser = ratio)]
     pub(crate) max_ratio: NonZeroU64,
 }
 
@@ -177,7 +177,7 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "N", value_parser = interval)]
     pub(crate) request_rate: Option<Duration>,
     /// Break off a transfer that brings fewer bytes per second over 30 seconds, and go on over a new connection; 0 never does
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(DEFAULT_MIN_THROUGHPUT.get()))]
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = throughput)]
     pub(crate) min_throughput: ByteSize,
     /// Show the heads of all requests and answers on standard error, without what is secret in them
     #[arg(long)]
@@ -239,6 +239,19 @@ impl PlatformArgs {
 pub(crate) fn length(text: &str) -> Result<NonZeroU64, String> {
     let size = text.parse::<ByteSize>().ok().and_then(|size| NonZeroU64::new(size.as_u64()));
     size.ok_or_else(|| "expected a number of bytes greater than zero, such as 16MiB".into())
+}
+
+/// Reads a number of bytes per second; 0 is no limit.
+fn throughput(text: &str) -> Result<ByteSize, String> {
+    // What is more than can be counted is read as the most.
+    let size = text.parse::<ByteSize>().ok().filter(|size| size.as_u64() < u64::MAX);
+    size.ok_or_else(|| "expected a number of bytes, such as 64KiB, or 0".into())
+}
+
+/// How many times its size something may grow to.
+#[cfg(target_os = "linux")]
+fn ratio(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "expected a whole number from 1 on".into())
 }
 
 /// How many of something at once.
@@ -356,7 +369,7 @@ mod tests {
 
     #[test]
     fn the_limits_that_help_shows_are_those_of_the_library() {
-        #[derive(Parser)]
+        #[derive(Debug, Parser)]
         struct Limits {
             #[command(flatten)]
             layers: LayerArgs,
@@ -366,6 +379,45 @@ mod tests {
         let expected = LayerOptions::default().with_max_len(2 << 30).with_max_ratio(7);
         assert_eq!(set.layers.options(), expected);
         assert!(Limits::try_parse_from(["wharf", "--max-layer-size", "0"]).is_err());
-        assert!(Limits::try_parse_from(["wharf", "--max-ratio", "0"]).is_err());
+        let refused =
+            Limits::try_parse_from(["wharf", "--max-ratio", "0"]).expect_err("nothing could be unpacked");
+        assert!(refused.to_string().contains("expected a whole number from 1 on"), "{refused}");
+    }
+
+    #[test]
+    fn the_throughput_that_help_shows_is_that_of_the_library() {
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            registry: RegistryArgs,
+        }
+        let parse = |flags: &[&str]| Line::try_parse_from(["wharf"].iter().chain(flags));
+        let default = parse(&[]).expect("parses").registry.min_throughput;
+        assert_eq!(default.as_u64(), wharf_remotes::registry::DEFAULT_MIN_THROUGHPUT.get());
+        for bad in ["99999999999999999999", "99999999999999999999EiB", "", "fast"] {
+            let refused = parse(&["--min-throughput", bad]).expect_err(bad).to_string();
+            assert!(refused.contains("expected a number of bytes, such as 64KiB"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn help_has_everything_below_its_heading() {
+        fn check(command: &clap::Command, registry: &[String]) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                let id = argument.get_id().to_string();
+                let is_below = argument.get_help_heading() == Some("Registry options");
+                assert!(!is_below || registry.contains(&id), "{id} of {}", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| check(command, registry));
+        }
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            registry: RegistryArgs,
+        }
+        let line = <Line as clap::CommandFactory>::command();
+        let registry: Vec<String> =
+            line.get_arguments().map(|argument| argument.get_id().to_string()).collect();
+        check(&<Cli as clap::CommandFactory>::command(), &registry);
     }
 }

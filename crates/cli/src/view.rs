@@ -53,7 +53,7 @@ impl View {
 #[derive(Debug, Args)]
 pub(crate) struct LookArgs {
     /// The image
-    #[arg(value_name = "REF")]
+    #[arg(index = 1, value_name = "REF")]
     pub(crate) reference: String,
     #[command(flatten)]
     place: PlaceArgs,

@@ -19,11 +19,11 @@ index's; with --platform it is that of the platform's manifest, for which the in
 Examples:\n  wharf digest busybox\n  wharf digest --full-ref --platform linux/arm64 busybox:1.37\n  wharf digest --local busybox"
 )]
 pub(crate) struct Digest {
-    #[command(flatten)]
-    target: TargetArgs,
     /// Print the name with the digest, NAME@DIGEST
     #[arg(long)]
     full_ref: bool,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 #[derive(Serialize)]

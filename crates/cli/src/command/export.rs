@@ -21,7 +21,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that a user gives or not")]
 #[command(
-    after_help = "Writes an OCI image layout as a tar archive that also carries Docker's manifest.json. The same images give the \
+    after_help = "Writes an OCI image layout as a tar archive that also carries Docker's manifest.json: of each image the platform of this \
+machine alone, unless --platform or --all-platforms is given. The same images give the \
 same bytes, always. With --referrers, what the store has that refers to the images stands in index.json without a name; `wharf import` \
 brings it back.\n\nExamples:\n  wharf export busybox -o busybox.tar\n  wharf export busybox alpine | ssh host docker load\n  \
 wharf export --type oci --compress zstd --all-platforms busybox -o busybox.tar.zst"

@@ -34,10 +34,8 @@ first, as it takes to be certain.\n\n\
 Examples:\n  wharf ls-files busybox\n  wharf ls-files --format json debian /etc/os-release"
 )]
 pub(crate) struct LsFiles {
-    #[command(flatten)]
-    look: LookArgs,
     /// The file, or the directory with all that is below it; everything if left out
-    #[arg(value_name = "PATH")]
+    #[arg(index = 2, value_name = "PATH")]
     path: Option<OsString>,
     /// Print one JSON object on each line, and no list
     #[arg(long)]
@@ -46,6 +44,8 @@ pub(crate) struct LsFiles {
     platforms: PlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 /// Arguments of `cat`.
@@ -57,15 +57,15 @@ A long file is printed while its layer is read again: where the exit code is not
 Examples:\n  wharf cat debian /etc/os-release\n  wharf cat --platform linux/arm64 busybox /bin/busybox > busybox"
 )]
 pub(crate) struct Cat {
-    #[command(flatten)]
-    look: LookArgs,
     /// The file
-    #[arg(value_name = "PATH")]
+    #[arg(index = 2, value_name = "PATH")]
     path: OsString,
     #[command(flatten)]
     platforms: PlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 fn options(context: &Context, platforms: &PlatformArgs, layers: LayerArgs) -> Result<FilesOptions> {

@@ -23,9 +23,9 @@ use crate::{
 #[command(after_help = "Looks in the store, and at the registry if the image is not there.")]
 pub(crate) struct Inspect {
     #[command(flatten)]
-    look: LookArgs,
-    #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 #[derive(Serialize)]

@@ -17,9 +17,9 @@ use crate::{args::PlatformArgs, context::Context, output, view::LookArgs};
 )]
 pub(crate) struct Manifest {
     #[command(flatten)]
-    look: LookArgs,
-    #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 impl Manifest {
@@ -44,9 +44,9 @@ impl Manifest {
 #[derive(Debug, Args)]
 pub(crate) struct Config {
     #[command(flatten)]
-    look: LookArgs,
-    #[command(flatten)]
     platforms: PlatformArgs,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 impl Config {

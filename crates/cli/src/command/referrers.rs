@@ -27,11 +27,11 @@ Examples:\n  wharf referrers ghcr.io/owner/image:1.2\n  \
 wharf referrers --artifact-type application/spdx+json --platform linux/amd64 ghcr.io/owner/image:1.2"
 )]
 pub(crate) struct Referrers {
-    #[command(flatten)]
-    target: TargetArgs,
     /// Only those of this type, such as application/spdx+json
     #[arg(long, value_name = "TYPE")]
     artifact_type: Option<String>,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 impl Referrers {
