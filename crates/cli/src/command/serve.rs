@@ -112,6 +112,8 @@ impl Serve {
         })?;
         let address = listener.local_addr().context(cannot)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        // Before anybody is told that it serves, who may stop it right then.
+        let stopped = signalled();
         output::line(&format!("{scheme}://{address}"))?;
         let (options, log) = if self.access_log {
             let (options, log) = logged(options, context.global.format);
@@ -119,7 +121,7 @@ impl Serve {
         } else {
             (options, None)
         };
-        let served = serve(Registry::with_options(store, images, options), listener, signalled()).await;
+        let served = serve(Registry::with_options(store, images, options), listener, stopped).await;
         if let Some(log) = log {
             // It ends with the last connection, unless nobody reads what it writes.
             drop(tokio::time::timeout(LOG_GRACE, log).await);
