@@ -151,6 +151,8 @@ pub(crate) fn code(error: &Error) -> Code {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::InvalidArgument if is_of_layer(error) => Code::Mismatch,
         ErrorKind::InvalidArgument => Code::Usage,
+        // A directory that was named by mistake.
+        ErrorKind::FailedPrecondition if error.report().contains(" is not a wharf store: ") => Code::Usage,
         ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Code::Denied,
         // What has run out is what wharf allows: what the system has is told by an error of the system.
         ErrorKind::FailedPrecondition | ErrorKind::DataLoss | ErrorKind::ResourceExhausted => Code::Mismatch,

@@ -121,6 +121,7 @@ fn codes_follow_the_origin_and_the_kind() {
         (os(28).context("cannot unpack layer sha256:0 (x)"), Code::Local),
         (Error::not_found("x"), Code::NotFound),
         (Error::failed_precondition("x"), Code::Mismatch),
+        (Error::failed_precondition("/etc is not a wharf store: it holds x"), Code::Usage),
         (Error::data_loss("x").context("y"), Code::Mismatch),
         (Error::resource_exhausted("more than is read").context("y"), Code::Mismatch),
         (Error::resource_exhausted("x").with_source(io::Error::from_raw_os_error(28)), Code::Local),

@@ -107,9 +107,10 @@ fn make_dir(path: &Path) -> io::Result<()> {
 
 /// A directory with other things in it, or another tool's image layout, would be damaged by becoming a store.
 fn refuse_foreign(root: &Path) -> Result<()> {
-    let entries = fs::read_dir(root).context(|| format!("cannot read {}", root.display()))?;
+    let cannot = || format!("cannot open the store {}", root.display());
+    let entries = fs::read_dir(root).context(cannot)?;
     for entry in entries {
-        let entry = entry.context(|| format!("cannot read {}", root.display()))?;
+        let entry = entry.context(cannot)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         // Another process may be making the same store right now.
