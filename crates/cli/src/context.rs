@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, io,
     num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -261,6 +261,9 @@ impl Context {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
         refuse_stream(&location)?;
+        if location.scheme == DEFAULT_TRANSPORT {
+            check_hosts_dirs(registry)?;
+        }
         // Elsewhere names are not those of registries.
         let reference = (location.scheme == DEFAULT_TRANSPORT).then(|| Reference::parse(location.rest).ok());
         let domain = reference.flatten().map(|reference| reference.domain().to_owned());
@@ -324,6 +327,7 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
+        check_hosts_dirs(registry)?;
         let sources = credentials::sources(registry, domain, &self.catalogue)?;
         let settings = self.settings(registry, progress).with_credentials(sources);
         self.transport_with(DEFAULT_TRANSPORT, settings, progress)
@@ -340,6 +344,7 @@ impl Context {
         let settings = self.settings(registry, progress).with_via(via);
         let settings =
             if upstream.is_plain_http() { settings.with_plain_http() } else { settings.with_https() };
+        check_hosts_dirs(registry)?;
         let sources = credentials::sources(registry, Some(upstream.domain()), &self.catalogue)?;
         self.transport_with(DEFAULT_TRANSPORT, settings.with_credentials(sources), progress)
     }
@@ -396,6 +401,26 @@ pub(crate) fn refuse_stream(location: &Location<'_>) -> Result<()> {
 pub(crate) fn stored_name(typed: &str) -> Option<&str> {
     let name = typed.strip_prefix(STORE_SCHEME)?.strip_prefix(':')?;
     Some(name.strip_prefix("//").unwrap_or(name))
+}
+
+/// Sees that the directories of hosts are there that the user names: what they say, such as that a host is to be asked by way of another one,
+/// is not to be missed for a slip. Those that are looked into by default need not be there.
+fn check_hosts_dirs(args: &RegistryArgs) -> Result<()> {
+    let named = args.hosts_dirs.iter().flatten().map(Path::new);
+    for directory in named.filter(|directory| !directory.as_os_str().is_empty()) {
+        let cannot = || format!("there is no directory of hosts {}", directory.display());
+        match directory.metadata() {
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(exit::outside(cannot(), io::ErrorKind::NotADirectory.into()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(exit::outside(cannot(), error));
+            }
+            // One that is closed to this user is passed over, with a warning.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn settings(settings: RegistrySettings, args: &RegistryArgs) -> RegistrySettings {

@@ -220,6 +220,7 @@ async fn hosts_are_configured_by_flag_and_by_variable() {
     let (certs, other) = (wharf.path("certs.d"), wharf.path("other"));
     let directory = format!("{certs}/away.test");
     std::fs::create_dir_all(&directory).expect("makes");
+    std::fs::create_dir(&other).expect("makes");
     let text = format!("server = 'http://{}'\n", registry.address());
     std::fs::write(format!("{directory}/hosts.toml"), text).expect("writes");
     let expected = format!("{}\n", registry.image(&name).await.expect("there").target.digest);
@@ -230,6 +231,13 @@ async fn hosts_are_configured_by_flag_and_by_variable() {
     ] {
         let done = run(&wharf, &[("WHARF_HOSTS_DIR", variable)], &arguments).await;
         assert_eq!(done.succeeded(), expected, "{variable} {arguments:?}");
+    }
+    let absent = wharf.path("certz.d");
+    for variable in ["", &*absent] {
+        let flag = ["digest", "--hosts-dir", &absent, "away.test/a/b:1"];
+        let arguments = if variable.is_empty() { &flag[..] } else { &["digest", "away.test/a/b:1"] };
+        let told = run(&wharf, &[("WHARF_HOSTS_DIR", variable)], arguments).await.failed(8);
+        assert!(told.contains("there is no directory of hosts") && told.contains("certz.d"), "{told}");
     }
     let conf = wharf.path("registries.conf");
     let text = format!("[[registry]]\nprefix = 'away.test'\nlocation = '{}'\n", registry.address());

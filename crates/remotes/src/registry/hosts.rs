@@ -32,7 +32,7 @@ use reqwest::{
     header::{HeaderName, HeaderValue},
 };
 use wharf_content::{Error, ErrorKind, Result};
-use wharf_images::Reference;
+use wharf_images::{Reference, progress::Event};
 
 pub use self::locations::{RegistriesConf, default_hosts_dirs};
 pub(super) use self::{capabilities::Capabilities, endpoint::Site};
@@ -269,9 +269,18 @@ impl Hosts {
         Ok(host)
     }
 
+    /// What the directories have for a domain; what is passed over is told once, however often it is asked for.
+    fn look(&self, domain: &str) -> Result<Found> {
+        directory::look(&self.settings.hosts_dirs, domain, &|text| {
+            if self.settings.limits.is_new_warning(&text) {
+                self.settings.sink.event(&Event::Warning { text: &text });
+            }
+        })
+    }
+
     /// Adds the certificates of docker's layout.
     fn dressed(&self, mut host: Host, domain: &str) -> Result<Host> {
-        if let Found::Certificates(certificates) = directory::look(&self.settings.hosts_dirs, domain)? {
+        if let Found::Certificates(certificates) = self.look(domain)? {
             let is_tls = !certificates.ca_files.is_empty() || !certificates.client.is_empty();
             host.ca_files.extend(certificates.ca_files);
             host.client_certificates.extend(certificates.client);
@@ -297,7 +306,7 @@ impl Hosts {
         if let Some(known) = known(self) {
             return Ok(known);
         }
-        let read = match directory::look(&self.settings.hosts_dirs, domain)? {
+        let read = match self.look(domain)? {
             Found::Certificates(_) => None,
             Found::Hosts(file, text) => {
                 let directory = file.parent().unwrap_or(&file);

@@ -36,21 +36,21 @@ pub(super) struct Certificates {
     pub(super) client: Vec<ClientCertificate>,
 }
 
-/// Looks into the directory of a host in the first root that has one.
+/// Looks into the directory of a host in the first root that has one. What is passed over is warned of, each time.
 ///
 /// # Errors
 /// `InvalidArgument` for what is no host and so names no directory; of the system, for what is there and cannot be read.
-pub(super) fn look(roots: &[PathBuf], host: &str) -> Result<Found> {
+pub(super) fn look(roots: &[PathBuf], host: &str, warn: &dyn Fn(String)) -> Result<Found> {
     let names = names(host)?;
     for root in roots {
         for name in &names {
             let directory = root.join(name);
             match fs::metadata(&directory) {
-                Ok(metadata) if metadata.is_dir() => return read(&directory),
+                Ok(metadata) if metadata.is_dir() => return read(&directory, warn),
                 Ok(_) => {}
                 // A place of the administrator's that is closed to this user is none for this user, as with docker's clients.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    tracing::warn!(directory = %directory.display(), "the directory of a host is passed over: {error}");
+                    warn(format!("what {} has for hosts is passed over: {error}", root.display()));
                 }
                 Err(error) if is_missing(&error) => {}
                 Err(error) => return Err(cannot_read(&directory, error)),
@@ -64,7 +64,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn read(directory: &Path) -> Result<Found> {
+fn read(directory: &Path, warn: &dyn Fn(String)) -> Result<Found> {
     let file = directory.join(HOSTS_FILE);
     match fs::read_to_string(&file) {
         // An empty file is as none.
@@ -76,7 +76,7 @@ fn read(directory: &Path) -> Result<Found> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = match entries {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            tracing::warn!(directory = %directory.display(), "the certificates of a host are passed over: {error}");
+            warn(format!("the certificates in {} are passed over: {error}", directory.display()));
             return Ok(Found::Certificates(Certificates::default()));
         }
         entries => entries.map_err(|error| cannot_read(directory, error))?,
@@ -215,7 +215,7 @@ mod tests {
             fs::create_dir_all(&directory).expect("makes");
             fs::write(directory.join(HOSTS_FILE), text).expect("writes");
         };
-        let read = |host: &str| match look(&roots, host).expect("reads") {
+        let read = |host: &str| match look(&roots, host, &|_| ()).expect("reads") {
             Found::Hosts(_, text) => text,
             Found::Certificates(certificates) => {
                 assert_eq!(certificates, Certificates::default());
@@ -254,9 +254,9 @@ mod tests {
             ],
         };
         let roots = [root.path().to_owned()];
-        assert_eq!(look(&roots, "a.example").expect("reads"), Found::Certificates(expected));
+        assert_eq!(look(&roots, "a.example", &|_| ()).expect("reads"), Found::Certificates(expected));
         fs::write(at("three.key"), "").expect("writes");
-        let error = look(&roots, "a.example").expect_err("a key alone");
+        let error = look(&roots, "a.example", &|_| ()).expect_err("a key alone");
         assert!(error.to_string().contains("three.cert"), "{error}");
     }
 }

@@ -230,3 +230,33 @@ fn errors_name_the_file() {
     let broken = Configured::new().with("registries.conf", "[registries.search]\nregistries = []");
     assert!(broken.stops("a.example/x").expect_err("version 1").to_string().contains("version 1"));
 }
+
+#[test]
+fn a_closed_directory_is_told_of_once() {
+    use std::os::unix::fs::PermissionsExt;
+
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<String>>);
+    impl wharf_images::progress::Sink for Told {
+        fn event(&self, event: &Event<'_>) {
+            if let Event::Warning { text } = event {
+                self.0.lock().expect("no panic").push((*text).to_owned());
+            }
+        }
+    }
+
+    let configured = Configured::new().with("certs.d/a.example/hosts.toml", "server = 'https://b.example'");
+    let closed = configured.path("certs.d");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).expect("changes");
+    // Nothing is closed to root.
+    let is_closed = fs::metadata(closed.join("a.example")).is_err();
+    let told = Arc::new(Told::default());
+    let settings = configured.settings().with_sink(Arc::clone(&told) as _);
+    for _ in 0..2 {
+        stops(settings.clone(), "a.example:5000/b").expect("the host itself");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("changes");
+    let told = told.0.lock().expect("no panic");
+    assert_eq!(told.len(), usize::from(is_closed), "{told:?}");
+    assert!(told.iter().all(|text| text.contains("certs.d has for hosts is passed over")), "{told:?}");
+}
