@@ -338,8 +338,8 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         }
         let writes = is_write(remote, error);
         return match (remote.status, error.kind()) {
-            // The registry has said what may be done instead.
-            (Some(405 | 501), _) if is_deletion(remote) && remote.explanation().is_some() => None,
+            // Such a registry says what may be done instead.
+            (Some(405 | 501), _) if is_deletion(remote) && remote.is_read_only() => None,
             (Some(405 | 501), _) if is_deletion(remote) => {
                 Some("the registry is not set up to delete, or deletes no tag alone: then REPO@DIGEST may do")
             }

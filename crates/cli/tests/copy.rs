@@ -167,7 +167,11 @@ async fn mistakes_and_refusals() {
     let keeping = keeping.await;
     let kept = format!("{}/x:1", keeping.address());
     let told = FakeServer::start(|_| {
-        Reply::new(405, &[], r#"{"errors":[{"code":"UNSUPPORTED","message":"delete at the upstream"}]}"#)
+        Reply::new(
+            405,
+            &[("Allow", "GET, HEAD")],
+            r#"{"errors":[{"code":"UNSUPPORTED","message":"delete at the upstream"}]}"#,
+        )
     });
     let told = told.await;
     let cached = format!("{}/x:1", told.address());

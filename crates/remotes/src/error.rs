@@ -40,6 +40,8 @@ enum Sign {
     WantsTls,
     /// Credentials were shown, and were not enough.
     RefusedCredentials,
+    /// The registry is only read.
+    ReadOnly,
 }
 
 /// The registry that a token server was asked for.
@@ -136,14 +138,16 @@ impl RemoteError {
         self.sign == Some(Sign::RefusedCredentials)
     }
 
-    /// What the registry says of why it does not do what was asked, in words of its own: not those that the specification has for the code.
-    pub fn explanation(&self) -> Option<&str> {
-        let mut told =
-            self.details.iter().filter(|(code, _)| code == "UNSUPPORTED").map(|(_, told)| told.trim());
-        told.find(|told| {
-            let told = told.trim_end_matches('.').to_ascii_lowercase();
-            !told.is_empty() && !told.starts_with("the operation is unsupported")
-        })
+    /// Says that the registry allows no method that changes what was asked for.
+    #[must_use]
+    pub fn with_read_only(mut self) -> Self {
+        self.sign = Some(Sign::ReadOnly);
+        self
+    }
+
+    /// Whether the registry allows no method that changes what was asked for (`Allow` of a 405): there, nothing else is worth a try.
+    pub fn is_read_only(&self) -> bool {
+        self.sign == Some(Sign::ReadOnly)
     }
 
     /// Sets how long was waited between the tries.
@@ -279,13 +283,6 @@ mod tests {
         let wrapped = error.clone().into_error("cannot resolve x");
         let plain = RemoteError::new("h", "DELETE http://h/v2/").with_status(400);
         assert!(plain.seems_to_want_tls());
-        let explained = |message: &str| {
-            let mut error = RemoteError::new("h", "DELETE http://h/v2/").with_status(405);
-            error.details.push(("UNSUPPORTED".into(), message.into()));
-            error.explanation().map(str::to_owned)
-        };
-        assert_eq!(explained("this is only read").as_deref(), Some("this is only read"));
-        assert_eq!([explained(""), explained("The operation is unsupported.")], [None, None]);
         let mut told = plain.clone();
         told.details.push(("DIGEST_INVALID".into(), String::new()));
         assert!(!told.seems_to_want_tls(), "a registry answered");

@@ -51,7 +51,8 @@ fn what_a_registry_does_not_do_names_no_other_command() {
 
 #[test]
 fn what_a_registry_explains_is_not_guessed_at() {
-    let mut error = RemoteError::new("h", "DELETE https://h/v2/a/manifests/1").with_status(405);
+    let mut error =
+        RemoteError::new("h", "DELETE https://h/v2/a/manifests/1").with_status(405).with_read_only();
     error.details.push(("UNSUPPORTED".into(), "this registry is a cache: delete at its upstream".into()));
     assert_eq!(hint(&error.into_error("x is not deleted")), None);
 }

@@ -49,14 +49,13 @@ impl<'a> Deletion<'a> {
         }
     }
 
-    /// A refusal without words of its own, from which it has to be guessed why nothing is deleted.
+    /// A refusal of which it has to be guessed whether it is meant for this way of deleting only.
     ///
     /// # Errors
-    /// The refusal, where the registry says itself what it does not do.
-    fn unexplained(&self, refused: Error) -> Result<Error> {
-        if RemoteError::of(&refused).is_some_and(|refused| refused.explanation().is_some()) {
-            let host = self.reference.domain();
-            let what = format!("the registry {host} does not delete this");
+    /// The refusal, where the registry is only read, and says itself what is to be done instead.
+    fn guessed(&self, refused: Error) -> Result<Error> {
+        if RemoteError::of(&refused).is_some_and(RemoteError::is_read_only) {
+            let what = format!("the registry {} takes no changes", self.reference.domain());
             return Err(Error::not_implemented(what).with_source(refused));
         }
         Ok(refused)
@@ -67,7 +66,7 @@ impl<'a> Deletion<'a> {
             Err(error) if is_refusal(&error) => error,
             outcome => return outcome.map(drop),
         };
-        let refused = self.unexplained(refused)?;
+        let refused = self.guessed(refused)?;
         // What is not there cannot be deleted in any other way.
         let mut head = self.ask(Method::HEAD, tag);
         head.accept = Some(ACCEPT);
@@ -87,7 +86,7 @@ impl<'a> Deletion<'a> {
         let referrer = self.referrer(digest).await?;
         match self.client.send(&self.ask(Method::DELETE, digest.as_str())).await {
             Err(error) if is_refusal(&error) => {
-                let error = self.unexplained(error)?;
+                let error = self.guessed(error)?;
                 let host = self.reference.domain();
                 return Err(Error::not_implemented(format!(
                     "the registry {host} does not allow deletion; who runs it can (for docker-registry by REGISTRY_STORAGE_DELETE_ENABLED=true)"

@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Url;
+use reqwest::{
+    Url,
+    header::{ALLOW, HeaderMap},
+};
 use serde::Deserialize;
 use wharf_content::{Error, Result};
 
@@ -87,6 +90,9 @@ struct Entry {
 pub(super) async fn of_answer(mut answer: Answer) -> RemoteError {
     let status = answer.status().as_u16();
     let mut failed = RemoteError::new(host(answer.url()), answer.request()).with_status(status);
+    if status == 405 && is_read_only(answer.headers()) {
+        failed = failed.with_read_only();
+    }
     if let Ok(Some(body)) = answer.chunk().await
         && let Ok(Body { errors }) = serde_json::from_slice(&body)
     {
@@ -98,6 +104,13 @@ pub(super) async fn of_answer(mut answer: Answer) -> RemoteError {
             .collect();
     }
     failed
+}
+
+/// Whether methods are allowed, and none of them changes anything.
+fn is_read_only(headers: &HeaderMap) -> bool {
+    let allowed: Vec<&str> = headers.get_all(ALLOW).iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut methods = allowed.iter().flat_map(|value| value.split(',')).map(str::trim);
+    !allowed.is_empty() && methods.all(|method| matches!(method, "" | "GET" | "HEAD" | "OPTIONS"))
 }
 
 fn cut(text: String) -> String {
