@@ -33,6 +33,8 @@ use crate::credentials::{Audience, Credential, CredentialSource, Secret, Sources
 pub use clock::Clock;
 pub use login::Login;
 
+/// The most repositories whose credentials, and the most grants whose tokens, are remembered; beyond it they are looked for again.
+const MAX_REMEMBERED: usize = 16 * 1024;
 /// How often one request is authorised anew, each time for another challenge.
 const MAX_AUTHORISATIONS: usize = 3;
 
@@ -105,7 +107,8 @@ impl Authorizer {
         let audience = self.audience_of(scope);
         let text = match challenge {
             Challenge::Basic => {
-                let Some(Credential::Password { user, secret }) = self.credential(&audience, refused).await?
+                let Some(Credential::Password { user, secret }) =
+                    self.credential(&audience, refused.is_some()).await?
                 else {
                     return Ok(None);
                 };
@@ -131,29 +134,28 @@ impl Authorizer {
         path.map_or_else(|| self.audience.clone(), |path| self.audience.clone().with_repository(path))
     }
 
-    /// The credential for an audience, looked up once; anew where one was `refused`.
-    async fn credential(
-        &self,
-        audience: &Audience,
-        refused: Option<&HeaderValue>,
-    ) -> Result<Option<Credential>> {
+    /// The credential for an audience, looked up once; anew where what was made of one, or of none, was refused.
+    async fn credential(&self, audience: &Audience, was_refused: bool) -> Result<Option<Credential>> {
         let mut found = self.found.lock().await;
-        if let Some(credential) = found.get(audience).filter(|_| refused.is_none()) {
+        if let Some(credential) = found.get(audience).filter(|_| !was_refused) {
             return Ok(credential.clone());
         }
         let credential = self.sources.credential(audience).await?;
+        if found.len() >= MAX_REMEMBERED && !found.contains_key(audience) {
+            found.clear();
+        }
         found.insert(audience.clone(), credential.clone());
         Ok(credential)
     }
 
     /// A token that holds: one that is there, else one that is fetched now. Whoever comes while this one fetches waits and finds it.
     async fn token(&self, grant: Grant, refused: Option<&str>) -> Result<Secret> {
-        let slot = self.tokens.slot(&grant).await;
+        let slot = self.tokens.slot(&grant, self.clock.now()).await;
         let mut slot = slot.lock().await;
         if let Some(token) = slot.valid(self.clock.now(), refused) {
             return Ok(token);
         }
-        let credential = self.credential(&grant.audience, None).await?;
+        let credential = self.credential(&grant.audience, refused.is_some()).await?;
         if let Some(Credential::RegistryToken(token)) = credential {
             return Ok(token);
         }

@@ -10,6 +10,7 @@ use std::{
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::MAX_REMEMBERED;
 use crate::credentials::{Audience, Secret};
 
 /// How long a token holds whose maker does not say (distribution's token specification).
@@ -120,6 +121,11 @@ impl Slot {
         (holds && refused != Some(answer.token.reveal())).then(|| answer.token.clone())
     }
 
+    /// Whether there is anything in it that could be used yet.
+    fn is_of_use(&self, now: SystemTime) -> bool {
+        self.refresh.is_some() || self.valid(now, None).is_some()
+    }
+
     /// Takes the refresh token: one that is refused is not tried again.
     pub(super) fn take_refresh(&mut self) -> Option<Secret> {
         self.refresh.take()
@@ -141,8 +147,19 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) async fn slot(&self, grant: &Grant) -> Arc<Mutex<Slot>> {
-        Arc::clone(self.slots.lock().await.entry(grant.clone()).or_default())
+    /// The slot of a grant. Where it is a new one, those that are of no use any more go.
+    pub(super) async fn slot(&self, grant: &Grant, now: SystemTime) -> Arc<Mutex<Slot>> {
+        let mut slots = self.slots.lock().await;
+        if let Some(slot) = slots.get(grant) {
+            return Arc::clone(slot);
+        }
+        // Who has one at hand fetches its token at the moment.
+        let is_at_hand = |slot: &Arc<Mutex<Slot>>| Arc::strong_count(slot) > 1;
+        slots.retain(|_, slot| is_at_hand(slot) || slot.try_lock().map_or(true, |slot| slot.is_of_use(now)));
+        if slots.len() >= MAX_REMEMBERED {
+            slots.retain(|_, slot| is_at_hand(slot));
+        }
+        Arc::clone(slots.entry(grant.clone()).or_default())
     }
 }
 
@@ -214,6 +231,40 @@ mod tests {
         assert!(!format!("{slot:?}").contains("canary"));
         assert_eq!(slot.take_refresh(), Some(Secret::from("canary")));
         assert_eq!(slot.take_refresh(), None);
+    }
+
+    #[tokio::test]
+    async fn tokens_of_no_use_are_forgotten_and_all_are_bounded() {
+        let grant = |scope: &str| Grant::new("r", None, [scope].into_iter(), Audience::new("h"));
+        let answer = |body: &str| Answer::parse(body.as_bytes(), at(0), None).expect("an answer");
+        let tokens = Tokens::default();
+        for (scope, body) in [
+            ("short", r#"{"token":"t"}"#),
+            ("long", r#"{"token":"t","expires_in":3600}"#),
+            ("refreshed", r#"{"token":"t","refresh_token":"r"}"#),
+        ] {
+            tokens.slot(&grant(scope), at(0)).await.lock().await.keep(answer(body));
+        }
+        let held = tokens.slot(&grant("held"), at(0)).await;
+        drop(tokens.slot(&grant("new"), at(100)).await);
+        let known = async |scope: &str| tokens.slots.lock().await.contains_key(&grant(scope));
+        for (scope, expected) in
+            [("short", false), ("long", true), ("refreshed", true), ("held", true), ("new", true)]
+        {
+            assert_eq!(known(scope).await, expected, "{scope}");
+        }
+        {
+            let mut slots = tokens.slots.lock().await;
+            for number in 0..MAX_REMEMBERED {
+                let mut slot = Slot::default();
+                slot.keep(answer(r#"{"token":"t","expires_in":3600}"#));
+                slots.insert(grant(&number.to_string()), Arc::new(Mutex::new(slot)));
+            }
+        }
+        drop(tokens.slot(&grant("last"), at(100)).await);
+        assert!(tokens.slots.lock().await.len() <= MAX_REMEMBERED);
+        assert!(known("held").await && known("last").await);
+        drop(held);
     }
 
     #[test]
