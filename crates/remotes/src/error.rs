@@ -28,7 +28,7 @@ pub struct RemoteError {
     /// Milliseconds, so that errors stay small.
     waited: u32,
     /// Boxed, so that errors stay small enough to be handed up by value.
-    registry: Option<Box<Registry>>,
+    more: Option<Box<More>>,
 }
 
 /// What the failure is a sign of. One at most can be: it takes the least room, for errors stay small.
@@ -44,9 +44,13 @@ enum Sign {
     ReadOnly,
 }
 
-/// The registry that a token server was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Registry(String);
+/// What few errors have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More {
+    /// The registry that a token server was asked for.
+    registry: Option<String>,
+    retry_after: Option<Duration>,
+}
 
 impl RemoteError {
     /// Describes a request to `host` of which nothing more is known.
@@ -63,7 +67,7 @@ impl RemoteError {
             slow: false,
             sign: None,
             waited: 0,
-            registry: None,
+            more: None,
         }
     }
 
@@ -162,11 +166,23 @@ impl RemoteError {
         Duration::from_millis(self.waited.into())
     }
 
+    /// Sets how long the registry wants to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.more.get_or_insert_default().retry_after = Some(wait);
+        self
+    }
+
+    /// How long the registry wanted to be left alone from its answer on, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.more.as_ref()?.retry_after
+    }
+
     /// Says that it was the token server of a registry that was asked. Its status becomes part of the message: what it answers is no
     /// answer of the registry, which a missing manifest, say, would be.
     #[must_use]
     pub fn for_registry(mut self, registry: impl Into<String>) -> Self {
-        self.registry = Some(Box::new(Registry(registry.into())));
+        self.more.get_or_insert_default().registry = Some(registry.into());
         if let Some(status) = self.status.take() {
             let more =
                 self.message.map_or_else(|| reason(status).to_owned(), |message| format!("and {message}"));
@@ -177,7 +193,7 @@ impl RemoteError {
 
     /// The registry that it was about: where its token server was contacted, that is another host.
     pub fn registry(&self) -> &str {
-        self.registry.as_ref().map_or(&self.host, |registry| &registry.0)
+        self.more.as_ref().and_then(|more| more.registry.as_ref()).unwrap_or(&self.host)
     }
 
     /// Whether the same request may succeed later.

@@ -179,6 +179,9 @@ impl Client {
         if failed.status == Some(401) && self.has_shown_credentials().await {
             failed = failed.with_refused_credentials();
         }
+        if let Some(wait) = retry_after {
+            failed = failed.with_retry_after(wait);
+        }
         Err(Failed::Remote(Box::new(failed), retry_after))
     }
 

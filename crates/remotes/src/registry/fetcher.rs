@@ -21,6 +21,7 @@ use wharf_images::{Reference, decode, transport::Fetcher};
 
 use self::{reader::Reader, transfer::Content};
 use super::{
+    answer::Answer,
     client::{Ask, Client},
     failover::{self, Open, Sources},
     failure,
@@ -93,17 +94,21 @@ impl Fetcher for RegistryFetcher {
 async fn size_at(client: Arc<Client>, path: Arc<str>, digest: &Digest) -> Result<u64> {
     let blob = format!("{path}/blobs/{digest}");
     let ask = |method| Ask { accept: Some("*/*"), ..Ask::new(method, &*blob, pull_scope(&path)) };
-    let response = match client.send(&ask(Method::HEAD)).await {
+    let length = |response: &Answer| response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    let found = match client.send(&ask(Method::HEAD)).await {
         // Some registries do not do HEAD, and some places that they lead to were told of GET only. Its body is left where it is.
         Err(error)
             if RemoteError::of(&error).is_some_and(|error| matches!(error.status, Some(403 | 405))) =>
         {
-            client.send(&ask(Method::GET)).await?
+            length(&client.send(&ask(Method::GET)).await?)
         }
-        response => response?,
+        // An answer to HEAD need not have the length that GET has.
+        response => match length(&response?) {
+            None => length(&client.send(&ask(Method::GET)).await?),
+            found => found,
+        },
     };
-    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.and_then(|value| value.parse().ok()).ok_or_else(|| {
+    found.ok_or_else(|| {
         let host = failure::host(client.base());
         Error::failed_precondition(format!("{host} does not tell the size of {digest}"))
     })
