@@ -80,7 +80,7 @@ pub use self::{
     delete::LABEL_DELETED,
     media_type::LABEL_MEDIA_TYPE,
     passwords::Passwords,
-    proxy::{PROXY_TTL, Proxy, Upstream},
+    proxy::{PROXY_PATIENCE, PROXY_TTL, Proxy, Upstream},
     push::LABEL_PUSHED,
     referrers::LABEL_SUBJECT,
     tls::Tls,

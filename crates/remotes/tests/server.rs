@@ -21,6 +21,9 @@ mod connections;
 mod content;
 #[path = "server/deletion.rs"]
 mod deletion;
+#[cfg(feature = "http")]
+#[path = "server/full.rs"]
+mod full;
 #[path = "server/hostile.rs"]
 mod hostile;
 #[path = "server/naming.rs"]
@@ -30,8 +33,14 @@ mod parking;
 #[cfg(feature = "http")]
 #[path = "server/proxy.rs"]
 mod proxy;
+#[cfg(feature = "http")]
+#[path = "server/proxy_trouble.rs"]
+mod proxy_trouble;
 #[path = "server/referrers.rs"]
 mod referrers;
+#[cfg(feature = "http")]
+#[path = "server/script.rs"]
+mod script;
 #[path = "server/sending.rs"]
 mod sending;
 #[path = "server/site.rs"]

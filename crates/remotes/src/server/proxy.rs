@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tag        asked about not long ago? ─ yes ─> the record
-//!            └ no ─> upstream, HEAD: the same? the record.  another? fetch it, record it.  404? 404.  no answer? the record, and a warning
+//!            └ no ─> upstream, HEAD: the same? the record.  another? fetch it, record it.  404? 404.  no answer soon? the record, and a warning
 //! digest     in the store? ─ yes ─> the store
 //!            └ no ─> a manifest: fetched, verified, kept, answered
 //!                    a blob: its ingest, which all who ask read along while one task fills it
@@ -17,10 +17,16 @@
 //! of no such manifest is held for [`UPLOAD_GRACE`](super::UPLOAD_GRACE) and more. A tag that the upstream does not know any more is
 //! answered with 404, also while the upstream is away after that; its record stays until somebody removes it.
 //!
+//! # An upstream that takes its time
+//! Where there is a record, it is served after [`PROXY_PATIENCE`], and at once for a while after that; the question goes on meanwhile, without
+//! anybody who waits if need be. What is not here is waited for as long as the resolver tries. A page of a list behind the first one is never
+//! the store's, which may know less than the page before.
+//!
 //! # Blobs that arrive
-//! A fetch goes on when nobody waits for it any more, until it ends or the registry is dropped; then the ingest is resumed by the next one,
-//! after a restart as well. The end of a blob, at most 256 KiB, is handed out when all of it was verified, so that wrong bytes are never
-//! taken for the blob. Where a fetch fails, whoever was told a length gets less than that, and the connection is cut.
+//! Each blob has one fetch at a time, whatever repositories it is asked for in. It goes on when nobody waits for it any more, until it ends
+//! or the registry is dropped; then the ingest is resumed by the next one, after a restart as well. The end of a blob, at most 256 KiB, is
+//! handed out when all of it was verified, so that wrong bytes are never taken for the blob. What ends for want of room is thrown away. Where
+//! a fetch fails, whoever was told a length gets less than that, and the connection is cut.
 //!
 //! # What it deliberately does not do
 //! It does not ask the upstream who its clients are: all of them are served with what the resolver is let in by. It throws nothing away by
@@ -39,6 +45,7 @@ mod upstream;
 
 use std::{
     fmt,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,13 +63,16 @@ use super::{
     reply::Reply,
     route::{self, Call, Reference},
 };
-use crate::via::Via;
+use crate::{pull::DEFAULT_CONCURRENCY, via::Via};
 
 /// How long a tag is taken for what the upstream said that it is: about as long as all machines of a site take to ask for a new image.
 pub const PROXY_TTL: Duration = Duration::from_secs(10);
 
 /// Tells that an answer is of the registry that was asked for ("Registry Proxying").
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// How long a registry is waited for about a tag whose record could be served.
+pub const PROXY_PATIENCE: Duration = Duration::from_secs(5);
 
 type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
@@ -91,6 +101,8 @@ pub struct Proxy {
     upstream: Upstream,
     resolver: Arc<dyn Resolver>,
     ttl: Duration,
+    patience: Duration,
+    downloads: NonZeroUsize,
     clock: Clock,
     via: Option<Via>,
 }
@@ -98,7 +110,15 @@ pub struct Proxy {
 impl Proxy {
     /// Asks `resolver` for what is at `upstream`.
     pub fn new(upstream: Upstream, resolver: Arc<dyn Resolver>) -> Self {
-        Self { upstream, resolver, ttl: PROXY_TTL, clock: Arc::new(Instant::now), via: None }
+        Self {
+            upstream,
+            resolver,
+            ttl: PROXY_TTL,
+            patience: PROXY_PATIENCE,
+            downloads: DEFAULT_CONCURRENCY,
+            clock: Arc::new(Instant::now),
+            via: None,
+        }
     }
 
     /// Takes a tag for what the upstream said for so long; [`PROXY_TTL`] by default. Nothing has the upstream asked each time.
@@ -108,7 +128,23 @@ impl Proxy {
         self
     }
 
-    /// Measures that time by another clock.
+    /// Waits so long for what the upstream says of a tag whose image is in the store, and serves that then; [`PROXY_PATIENCE`] by default.
+    /// The question goes on, and its answer counts.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Fetches so many blobs at once; [`DEFAULT_CONCURRENCY`] by default. The resolver needs room for more than that at the host, so that
+    /// questions do not wait for blobs: it is `RegistrySettings::with_host_concurrency`.
+    #[must_use]
+    pub fn with_downloads(mut self, downloads: NonZeroUsize) -> Self {
+        self.downloads = downloads;
+        self
+    }
+
+    /// Measures the time of [`with_ttl`](Self::with_ttl) by another clock.
     #[must_use]
     pub fn with_clock(mut self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(now);
@@ -130,6 +166,8 @@ impl fmt::Debug for Proxy {
             .field("upstream", &self.upstream)
             .field("resolver", &self.resolver)
             .field("ttl", &self.ttl)
+            .field("patience", &self.patience)
+            .field("downloads", &self.downloads)
             .finish_non_exhaustive()
     }
 }
@@ -151,6 +189,7 @@ impl Relay {
     pub(super) fn new(proxy: Proxy) -> Self {
         Self {
             seen: Seen::new(proxy.ttl, Arc::clone(&proxy.clock)),
+            flights: Flights::new(proxy.downloads),
             proxy,
             promises: Arc::default(),
             tags: Calls::default(),
@@ -158,7 +197,6 @@ impl Relay {
             sizes: Calls::default(),
             listed_tags: Calls::default(),
             listed_referrers: Calls::default(),
-            flights: Flights::default(),
         }
     }
 

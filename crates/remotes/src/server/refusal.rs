@@ -167,6 +167,14 @@ impl From<DigestError> for Refusal {
     }
 }
 
+/// Whether there was no room for what was to be written.
+pub(super) fn is_full(error: &Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    error
+        .find_source::<std::io::Error>()
+        .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+}
+
 /// Errors of the store that no handler expected.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
@@ -177,15 +185,9 @@ impl From<Error> for Refusal {
 impl From<&Error> for Refusal {
     fn from(error: &Error) -> Self {
         tracing::warn!(error = %error.report(), "the store failed a request");
-        let full = |error: &Error| {
-            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            error
-                .find_source::<std::io::Error>()
-                .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-        };
         match error.kind() {
             ErrorKind::Unavailable => Self::busy("the store is busy"),
-            ErrorKind::ResourceExhausted if full(error) => {
+            ErrorKind::ResourceExhausted if is_full(error) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable, "the store is full")
             }
             ErrorKind::ResourceExhausted => Self::busy("the registry has reached a limit"),

@@ -27,11 +27,12 @@ use wharf_remotes::{
 
 use crate::{
     ABSENT, bytes,
+    script::soon,
     site::{Answer, CONFIG, Site, index, local, manifest},
 };
 
 /// Asks the registry at an address, and gives up soon.
-fn proxy_of(address: impl std::fmt::Display) -> Proxy {
+pub(crate) fn proxy_of(address: impl std::fmt::Display) -> Proxy {
     let via = Via::random();
     let settings = RegistrySettings::new()
         .with_plain_http()
@@ -43,13 +44,13 @@ fn proxy_of(address: impl std::fmt::Display) -> Proxy {
 }
 
 /// A clock that stands until it is told to go on.
-fn clock() -> (Arc<AtomicU64>, impl Fn() -> Instant + Send + Sync + 'static) {
+pub(crate) fn clock() -> (Arc<AtomicU64>, impl Fn() -> Instant + Send + Sync + 'static) {
     let (zero, seconds) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let told = Arc::clone(&seconds);
     (seconds, move || zero + Duration::from_secs(told.load(Ordering::Relaxed)))
 }
 
-async fn cache(store: Arc<dyn Store>, proxy: Proxy) -> Site {
+pub(crate) async fn cache(store: Arc<dyn Store>, proxy: Proxy) -> Site {
     Site::start(store, RegistryOptions::default().with_proxy(proxy)).await
 }
 
@@ -331,6 +332,8 @@ async fn a_manifest_that_was_brought_by_halves_is_finished_when_it_is_asked_for(
     for _ in 0..2 {
         let answer = site.get(&path).await;
         assert_eq!((answer.status, &answer.body), (200, &upper.manifest));
+        soon(async || !site.store.info(&descriptor.digest).await.expect("it is there").labels.is_empty())
+            .await;
         let labels = site.store.info(&descriptor.digest).await.expect("it is there").labels;
         for part in upper.layers.iter().map(|layer| Digest::sha256(layer)).chain([Digest::sha256(CONFIG)]) {
             assert!(labels.values().any(|value| value == part.as_str()), "{part}: {labels:?}");
@@ -482,7 +485,7 @@ impl Slow {
 }
 
 /// Asks for a blob and reads so much of its body.
-async fn begin(site: &Site, path: &str, len: usize) -> (tokio::net::TcpStream, Vec<u8>) {
+pub(crate) async fn begin(site: &Site, path: &str, len: usize) -> (tokio::net::TcpStream, Vec<u8>) {
     let mut stream = site.connect().await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");

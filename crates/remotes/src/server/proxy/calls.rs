@@ -1,6 +1,7 @@
 //! Questions that are asked once, however many want the answer at the same time.
 //!
-//! Nothing is remembered: who comes after the answer has it asked again. When all who wait have gone, the question is dropped.
+//! Nothing is remembered: who comes after the answer has it asked again. When all who wait have gone, the question is dropped, unless it was
+//! begun as one that goes on.
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,13 @@ type Call<V> = BoxFuture<'static, Outcome<V>>;
 
 /// Questions that are under way.
 pub(super) struct Calls<K, V> {
-    running: Mutex<HashMap<K, WeakShared<Call<V>>>>,
+    running: Mutex<HashMap<K, Running<V>>>,
+}
+
+struct Running<V> {
+    call: WeakShared<Call<V>>,
+    /// Whether a task of its own has it go on.
+    goes_on: bool,
 }
 
 impl<K, V> Default for Calls<K, V> {
@@ -33,18 +40,45 @@ impl<K: Eq + Hash, V: Clone> Calls<K, V> {
     /// # Cancellation
     /// The question goes on for as long as somebody else waits for its answer.
     pub(super) async fn ask(&self, key: K, ask: impl FnOnce() -> Call<V>) -> Outcome<V> {
-        let call = {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let asked = running.get(&key).and_then(WeakShared::upgrade).filter(|call| call.peek().is_none());
-            asked.unwrap_or_else(|| {
-                running.retain(|_, call| call.upgrade().is_some());
-                let call: Shared<Call<V>> = ask().shared();
-                // It was not polled yet, so that it is there.
-                running.extend(call.downgrade().map(|weak| (key, weak)));
-                call
-            })
-        };
+        let call = self.join(key, ask, |_, _| {});
         call.await
+    }
+
+    /// Asks the question `key`, which goes on until it is answered, whether somebody waits for that or not.
+    pub(super) fn begin(&self, key: K, ask: impl FnOnce() -> Call<V>) -> Shared<Call<V>>
+    where
+        V: Send + Sync + 'static,
+    {
+        self.join(key, ask, |running, call| {
+            if !running.goes_on {
+                running.goes_on = true;
+                tokio::spawn(call.clone());
+            }
+        })
+    }
+
+    fn join(
+        &self,
+        key: K,
+        ask: impl FnOnce() -> Call<V>,
+        joined: impl FnOnce(&mut Running<V>, &Shared<Call<V>>),
+    ) -> Shared<Call<V>> {
+        let mut calls = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = calls.get_mut(&key)
+            && let Some(call) = running.call.upgrade().filter(|call| call.peek().is_none())
+        {
+            joined(running, &call);
+            return call;
+        }
+        calls.retain(|_, running| running.call.upgrade().is_some());
+        let call: Shared<Call<V>> = ask().shared();
+        // It was not polled yet, so that it is there.
+        if let Some(weak) = call.downgrade() {
+            let mut running = Running { call: weak, goes_on: false };
+            joined(&mut running, &call);
+            calls.insert(key, running);
+        }
+        call
     }
 }
 
@@ -90,5 +124,34 @@ mod tests {
         gate.notify_one();
         assert_eq!(calls.ask("c", ask).await.ok(), Some(4));
         assert_eq!(calls.running.lock().expect("not poisoned").len(), 1, "what has ended is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_question_that_was_begun_goes_on_without_anybody() {
+        let calls = Calls::default();
+        let (answered, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let ask = || {
+            let (answered, gate) = (Arc::clone(&answered), Arc::clone(&gate));
+            async move {
+                gate.notified().await;
+                Ok(answered.fetch_add(1, Ordering::Relaxed))
+            }
+            .boxed()
+        };
+        // Whether it was begun so, or joined by who wants it to go on.
+        let mut waits = Box::pin(calls.ask("a", ask));
+        timeout(Duration::from_millis(5), waits.as_mut()).await.expect_err("nobody answers");
+        for _ in 0..2 {
+            drop(calls.begin("a", ask));
+        }
+        drop(waits);
+        gate.notify_one();
+        for _ in 0..400 {
+            if answered.load(Ordering::Relaxed) == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(answered.load(Ordering::Relaxed), 1, "it was not dropped, and was asked once");
     }
 }

@@ -155,13 +155,14 @@ impl Registry {
                 Decoded::default()
             }
         };
+        // Before the labels, by which others see that it is all here.
+        relay.promises.note(repository, decoded.children.iter().map(|child| &child.descriptor));
         push::label(store, &descriptor.digest, &push::labels(descriptor, &decoded)).await?;
         if let Some(source) =
             DistributionSource::new(Arc::clone(&self.inner.store) as Arc<dyn Manager>, repository)
         {
             source.label(&descriptor.digest).await?;
         }
-        relay.promises.note(repository, decoded.children.iter().map(|child| &child.descriptor));
         Ok(decoded)
     }
 

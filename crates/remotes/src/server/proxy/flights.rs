@@ -9,6 +9,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -26,8 +27,6 @@ use wharf_images::progress::{Event, Sink};
 use super::{calls::Outcome, fetch::Counted};
 use crate::server::names::Repository;
 
-/// The most blobs that arrive at once. Each has two batches of its writer in memory.
-const MAX_ARRIVING: usize = 32;
 /// The most that are waited for, those that arrive among them.
 const MAX_KNOWN: usize = 1024;
 
@@ -51,41 +50,53 @@ pub(super) enum Landing {
     Arriving(Arc<dyn BlobReader>),
 }
 
-type Key = (Repository, Digest);
+/// A blob, and its size as the repository tells it that it is asked for in: who was told another one reads nothing along. The repository
+/// itself is none of it, as a blob is the same in all of them.
+type Key = (Digest, u64);
+
+struct Known {
+    /// Whose it is asked for as.
+    owner: Repository,
+    state: watch::Receiver<State>,
+}
 
 /// The blobs that are on their way. Dropped, they all end.
 pub(super) struct Flights {
-    known: Arc<Mutex<HashMap<Key, watch::Receiver<State>>>>,
+    known: Arc<Mutex<HashMap<Key, Known>>>,
     tasks: Mutex<JoinSet<()>>,
     slots: Arc<Semaphore>,
 }
 
-impl Default for Flights {
-    fn default() -> Self {
-        let slots = Arc::new(Semaphore::new(MAX_ARRIVING));
+impl Flights {
+    /// Lets so many blobs arrive at once. Each has two batches of its writer in memory.
+    pub(super) fn new(most: NonZeroUsize) -> Self {
+        let slots = Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS)));
         Self { known: Arc::default(), tasks: Mutex::default(), slots }
     }
-}
 
-impl Flights {
     /// Joins the flight of a blob, for which `fly` is called where there is none; `None` where there are too many.
-    pub(super) fn join<F>(&self, key: Key, fly: impl FnOnce(watch::Sender<State>) -> F) -> Option<Flight>
+    pub(super) fn join<F>(
+        &self,
+        key: &Key,
+        repository: &Repository,
+        fly: impl FnOnce(watch::Sender<State>) -> F,
+    ) -> Option<Flight>
     where
         F: Future<Output = Outcome<()>> + Send + 'static,
     {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // A task that panicked has left its entry.
-        known.retain(|_, state| state.has_changed().is_ok());
-        if let Some(state) = known.get(&key) {
-            return Some(Flight(state.clone()));
+        known.retain(|_, known| known.state.has_changed().is_ok());
+        if let Some(Known { owner, state }) = known.get(key) {
+            return Some(Flight { owner: owner.clone(), state: state.clone() });
         }
         if known.len() >= MAX_KNOWN {
             return None;
         }
         let (sender, state) = watch::channel(State::default());
-        known.insert(key.clone(), state.clone());
+        known.insert(key.clone(), Known { owner: repository.clone(), state: state.clone() });
         drop(known);
-        let (known, slots) = (Arc::clone(&self.known), Arc::clone(&self.slots));
+        let (known, slots, key) = (Arc::clone(&self.known), Arc::clone(&self.slots), key.clone());
         let flown = fly(sender.clone());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -97,22 +108,30 @@ impl Flights {
             known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             sender.send_replace(State::Ended(outcome));
         });
-        Some(Flight(state))
+        Some(Flight { owner: repository.clone(), state })
     }
 
-    /// The size of a blob that arrives.
-    pub(super) fn size(&self, key: &Key) -> Option<u64> {
-        match &*self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.borrow() {
-            State::Arriving(reader) => Some(reader.size()),
-            State::Asked | State::Ended(_) => None,
-        }
+    /// The size of a blob that arrives for a repository.
+    pub(super) fn size(&self, digest: &Digest, repository: &Repository) -> Option<u64> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrives =
+            |known: &Known| known.owner == *repository && matches!(*known.state.borrow(), State::Arriving(_));
+        known.iter().find(|(key, known)| key.0 == *digest && arrives(known)).map(|(key, _)| key.1)
     }
 }
 
 /// A blob on its way.
-pub(super) struct Flight(watch::Receiver<State>);
+pub(super) struct Flight {
+    owner: Repository,
+    state: watch::Receiver<State>,
+}
 
 impl Flight {
+    /// Whether it is this repository that it is asked for as.
+    pub(super) fn is_of(&self, repository: &Repository) -> bool {
+        self.owner == *repository
+    }
+
     /// Waits for its first bytes, and for the last ones of a small blob, so that an error can still be answered as one.
     pub(super) async fn landing(mut self) -> Outcome<Landing> {
         let is_told = |state: &State| match state {
@@ -120,7 +139,7 @@ impl Flight {
             State::Arriving(reader) => reader.size() > CHUNK_LEN as u64,
             State::Ended(_) => true,
         };
-        let state = self.0.wait_for(is_told).await.map(|state| state.clone());
+        let state = self.state.wait_for(is_told).await.map(|state| state.clone());
         match state {
             Ok(State::Ended(outcome)) => outcome.map(|()| Landing::Stored),
             Ok(State::Arriving(reader)) => {
@@ -128,14 +147,14 @@ impl Flight {
                 if reader.read_at(0, 1).await.is_err_and(|error| error.kind() == ErrorKind::Aborted) {
                     return self.ended().await;
                 }
-                Ok(Landing::Arriving(Arc::new(Arriving { reader, state: self.0 })))
+                Ok(Landing::Arriving(Arc::new(Arriving { reader, state: self.state })))
             }
             Ok(State::Asked) | Err(_) => Err(Arc::new(given_up())),
         }
     }
 
     async fn ended(mut self) -> Outcome<Landing> {
-        match self.0.wait_for(|state| matches!(state, State::Ended(_))).await.map(|state| state.clone()) {
+        match self.state.wait_for(|state| matches!(state, State::Ended(_))).await.map(|state| state.clone()) {
             Ok(State::Ended(outcome)) => outcome.map(|()| Landing::Stored),
             _ => Err(Arc::new(given_up())),
         }
@@ -226,6 +245,10 @@ mod tests {
 
     use super::*;
 
+    fn flight(state: watch::Receiver<State>) -> Flight {
+        Flight { owner: Repository::parse("a").expect("valid"), state }
+    }
+
     /// All of it can be read, verified or not.
     #[derive(Debug)]
     struct Whole(u64);
@@ -246,7 +269,7 @@ mod tests {
         for verdict in [Ok(()), Err(Arc::new(Error::failed_precondition("other bytes")))] {
             let (sender, state) = watch::channel(State::Asked);
             sender.send_replace(State::Arriving(Arc::new(Whole(1 << 20))));
-            let Ok(Landing::Arriving(reader)) = Flight(state).landing().await else { panic!("it arrives") };
+            let Ok(Landing::Arriving(reader)) = flight(state).landing().await else { panic!("it arrives") };
             let soon = Duration::from_millis(20);
             assert_eq!(reader.read_at(0, 1000).await.expect("is there").len(), 1000);
             timeout(soon, reader.read_at((1 << 20) - 10, 10)).await.expect_err("it is not verified yet");
@@ -255,7 +278,7 @@ mod tests {
             assert_eq!(reader.read_at((1 << 20) - 10, 10).await.is_ok(), verdict.is_ok());
         }
         let (sender, state) = watch::channel(State::Arriving(Arc::new(Whole(1 << 20))));
-        let Ok(Landing::Arriving(reader)) = Flight(state).landing().await else { panic!("it arrives") };
+        let Ok(Landing::Arriving(reader)) = flight(state).landing().await else { panic!("it arrives") };
         drop(sender);
         assert_eq!(reader.read_at(0, 1 << 20).await.expect_err("given up").kind(), ErrorKind::Aborted);
     }
@@ -278,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_when_a_blob_has_begun_anew_gets_it_when_it_is_there() {
         let (sender, state) = watch::channel(State::Arriving(Arc::new(Gone)));
-        let landing = tokio::spawn(Flight(state).landing());
+        let landing = tokio::spawn(flight(state).landing());
         tokio::task::yield_now().await;
         sender.send_replace(State::Ended(Ok(())));
         assert!(matches!(landing.await.expect("ends"), Ok(Landing::Stored)));
@@ -287,21 +310,25 @@ mod tests {
     #[tokio::test]
     async fn a_small_blob_is_answered_when_it_is_whole_and_a_fetch_ends_with_its_owner() {
         let (sender, state) = watch::channel(State::Arriving(Arc::new(Whole(10))));
-        timeout(Duration::from_millis(20), Flight(state.clone()).landing())
+        timeout(Duration::from_millis(20), flight(state.clone()).landing())
             .await
             .err()
             .expect("not whole yet");
         sender.send_replace(State::Ended(Ok(())));
-        assert!(matches!(Flight(state).landing().await, Ok(Landing::Stored)));
+        assert!(matches!(flight(state).landing().await, Ok(Landing::Stored)));
 
-        let (flights, key) =
-            (Flights::default(), (Repository::parse("a").expect("valid"), Digest::sha256(b"x")));
+        let flights = Flights::new(NonZeroUsize::MIN);
+        let (one, other) = ["a", "b"].map(|name| Repository::parse(name).expect("valid")).into();
+        let key = (Digest::sha256(b"x"), 1);
         let never = |state| async move {
             let _state: watch::Sender<State> = state;
             std::future::pending::<Outcome<()>>().await
         };
-        let flight = flights.join(key.clone(), never).expect("there is room");
-        assert!(flights.join(key, |_| async { panic!("it is under way") }).is_some());
+        let flight = flights.join(&key, &one, never).expect("there is room");
+        let joined = flights.join(&key, &other, |_| async { panic!("it is under way") });
+        assert!(joined.is_some_and(|flight| flight.is_of(&one) && !flight.is_of(&other)));
+        let promised = (key.0.clone(), 2);
+        assert!(flights.join(&promised, &other, never).is_some_and(|flight| flight.is_of(&other)));
         drop(flights);
         assert_eq!(flight.landing().await.err().expect("given up").kind(), ErrorKind::Aborted);
     }

@@ -41,7 +41,8 @@ impl Registry {
             Err(error) => {
                 let refused = || trouble::refusal(&relay.proxy.upstream, &error, tags::unknown);
                 let known = self.known_tags(&name).await?;
-                if !trouble::may_pass(&error) || known.is_empty() {
+                // What the store knows may end before what was answered last.
+                if !trouble::is_silent(&error) || page.last.is_some() || known.is_empty() {
                     self.relayed("tags", "miss");
                     return Err(refused());
                 }
@@ -75,7 +76,7 @@ impl Registry {
         let listed: Outcome<Arc<Vec<Descriptor>>> = relay.listed_referrers.ask(key.clone(), ask).await;
         let listed = match listed {
             Ok(listed) => listed,
-            Err(error) if trouble::may_pass(&error) => {
+            Err(error) if trouble::is_silent(&error) && last.is_none() => {
                 self.stale("referrers", &name, &error);
                 let host = Host::new(relay.proxy.upstream.domain());
                 return self.list_referrers(repository, &host, subject, filter, last).await;

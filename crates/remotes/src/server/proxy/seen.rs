@@ -50,8 +50,11 @@ impl Seen {
         self.note(name, Tag::Settled((self.clock)(), self.ttl));
     }
 
-    /// The upstream did not answer.
+    /// The upstream did not answer. That takes back nothing that it has said.
     pub(super) fn unanswered(&self, name: &str) {
+        if self.is_gone(name) {
+            return;
+        }
         self.note(name, Tag::Settled((self.clock)(), self.ttl.min(PAUSE)));
     }
 
@@ -100,6 +103,7 @@ mod tests {
             let found: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| seen.is_fresh(name)).collect();
             assert_eq!(found, fresh, "after {at} s");
         }
+        seen.unanswered("c");
         assert!(seen.is_gone("c") && !seen.is_gone("a"));
         seen.answered("c");
         assert!(!seen.is_gone("c") && seen.is_fresh("c"));

@@ -2,7 +2,7 @@
 //!
 //! They are told what it means for them. What the upstream said goes to the log: it may name hosts and users that are no client's business.
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use wharf_content::{Error, ErrorKind};
 
 use super::Upstream;
@@ -22,6 +22,12 @@ pub(super) fn may_pass(error: &Error) -> bool {
     )
 }
 
+/// Whether the upstream did not answer, or wants to be left alone, so that what the store knows has to do for what it would say.
+pub(super) fn is_silent(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Aborted)
+        || RemoteError::of(error).is_some_and(|error| error.status == Some(429))
+}
+
 /// The refusal for an error of a fetch; `unknown` is the one for content that is not there.
 pub(super) fn refusal(upstream: &Upstream, error: &Error, unknown: fn() -> Refusal) -> Refusal {
     let status = RemoteError::of(error).and_then(|error| error.status);
@@ -35,11 +41,14 @@ pub(super) fn refusal(upstream: &Upstream, error: &Error, unknown: fn() -> Refus
         (ErrorKind::Unauthenticated | ErrorKind::PermissionDenied, _) => {
             Refusal::denied(format!("the upstream {upstream} does not let this registry have it"))
         }
-        (_, Some(429)) => Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            Code::TooManyRequests,
-            format!("the upstream {upstream} wants to be asked less often"),
-        ),
+        (_, Some(429)) => {
+            let message = format!("the upstream {upstream} wants to be asked less often");
+            let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message);
+            match RemoteError::of(error).and_then(RemoteError::retry_after) {
+                Some(wait) => refusal.with_header(header::RETRY_AFTER, &wait.as_secs().max(1).to_string()),
+                None => refusal,
+            }
+        }
         // Told on as it is: nobody is to try it again.
         (_, Some(508)) => Refusal::new(
             StatusCode::LOOP_DETECTED,
@@ -68,24 +77,31 @@ mod tests {
         let upstream = Upstream::parse("https://registry.example").expect("a URL");
         let answered =
             |status| RemoteError::new("canary", "GET canary").with_status(status).into_error("canary");
-        for (error, status, code, passes) in [
-            (Error::not_found("canary"), 404, Code::BlobUnknown, false),
-            (answered(404), 404, Code::BlobUnknown, false),
-            (answered(401), 403, Code::Denied, false),
-            (answered(403), 403, Code::Denied, false),
-            (answered(429), 429, Code::TooManyRequests, true),
-            (answered(500), 502, Code::Unavailable, true),
-            (answered(503), 502, Code::Unavailable, true),
-            (answered(508), 508, Code::Unsupported, true),
-            (answered(418), 502, Code::Unavailable, true),
-            (RemoteError::new("canary", "GET").into_error("canary"), 502, Code::Unavailable, true),
-            (Error::failed_precondition("canary"), 502, Code::Unavailable, true),
-            (Error::not_implemented("canary"), 502, Code::Unsupported, false),
-            (Error::io("canary", std::io::ErrorKind::StorageFull.into()), 507, Code::Unavailable, true),
-            (Error::internal("canary"), 500, Code::Unknown, true),
+        for (error, status, code, passes, is_alone) in [
+            (Error::not_found("canary"), 404, Code::BlobUnknown, false, false),
+            (answered(404), 404, Code::BlobUnknown, false, false),
+            (answered(401), 403, Code::Denied, false, false),
+            (answered(403), 403, Code::Denied, false, false),
+            (answered(429), 429, Code::TooManyRequests, true, true),
+            (answered(500), 502, Code::Unavailable, true, true),
+            (answered(503), 502, Code::Unavailable, true, true),
+            (answered(508), 508, Code::Unsupported, true, true),
+            (answered(418), 502, Code::Unavailable, true, false),
+            (RemoteError::new("canary", "GET").into_error("canary"), 502, Code::Unavailable, true, true),
+            (Error::failed_precondition("canary"), 502, Code::Unavailable, true, false),
+            (Error::not_implemented("canary"), 502, Code::Unsupported, false, false),
+            (
+                Error::io("canary", std::io::ErrorKind::StorageFull.into()),
+                507,
+                Code::Unavailable,
+                true,
+                false,
+            ),
+            (Error::internal("canary"), 500, Code::Unknown, true, false),
         ] {
             let refusal = refusal(&upstream, &error, Refusal::blob_unknown);
             assert_eq!((refusal.parts(), may_pass(&error)), ((status, code), passes), "{error:?}");
+            assert_eq!(is_silent(&error), is_alone, "{error:?}");
             assert!(!format!("{refusal:?}").contains("canary"), "{refusal:?}");
         }
     }
