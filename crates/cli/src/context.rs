@@ -44,6 +44,9 @@ pub(crate) const STORE_SCHEME: &str = "store";
 /// The schemes of archives in one file.
 const ARCHIVE_SCHEMES: [&str; 2] = ["oci-archive", "docker-archive"];
 
+/// How many requests to the upstream of a proxy there is room for beside the blobs that are downloaded.
+const PROXY_QUESTIONS: usize = 16;
+
 /// What a command is given.
 pub(crate) struct Context {
     pub(crate) global: Global,
@@ -341,7 +344,10 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
-        let settings = self.settings(registry, progress).with_via(via);
+        let mut settings = self.settings(registry, progress).with_via(via);
+        // Downloads that take their time leave room for questions.
+        let wanted = registry.max_concurrent_downloads.saturating_add(PROXY_QUESTIONS);
+        settings.host_concurrency = settings.host_concurrency.max(wanted);
         let settings =
             if upstream.is_plain_http() { settings.with_plain_http() } else { settings.with_https() };
         check_hosts_dirs(registry)?;

@@ -7,7 +7,11 @@ mod support;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
 };
 
 use rcgen::{CertificateParams, KeyPair};
@@ -307,6 +311,60 @@ async fn a_cache_of_another_registry() {
     let warning = told.lines().find(|line| line.contains(" WARN ")).expect("it is told");
     let (time, _) = warning.split_once(' ').expect("words");
     time.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{warning}: {error}"));
+}
+
+/// An upstream of blobs that never come, and what it was asked.
+fn endless_blobs() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, log) = (stream.expect("accepts"), Arc::clone(&log));
+            thread::spawn(move || {
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("reads");
+                let request = line.trim_end_matches(" HTTP/1.1\r\n").to_owned();
+                let is_head = request.starts_with("HEAD ");
+                log.lock().expect("no panic").push(request);
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n";
+                stream.write_all(head.as_bytes()).expect("writes");
+                if !is_head {
+                    thread::sleep(Duration::from_secs(60));
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_blobs_are_fetched_at_once_as_the_flag_says() {
+    let (url, asked) = endless_blobs();
+    let cache = Wharf::new();
+    let served = Served::start(&cache, &["--proxy", &url, "-j", "2"]);
+    let clients: Vec<TcpStream> = (0..5)
+        .map(|number| {
+            let mut client = TcpStream::connect(served.address()).expect("connects");
+            let path = format!("/v2/a/blobs/sha256:{number:064}");
+            write!(client, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+            client
+        })
+        .collect();
+    let count = |method: &str| {
+        let asked = asked.lock().expect("no panic");
+        asked.iter().filter(|request| request.starts_with(method)).count()
+    };
+    for _ in 0..500 {
+        if count("HEAD ") == clients.len() && count("GET ") >= 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What is asked of blobs goes by those that arrive.
+    assert_eq!((count("HEAD "), count("GET ")), (5, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,11 @@ impl Serve {
             let (upstream, via) = (Upstream::parse(url)?, Via::random());
             let resolver = self.upstream(&upstream, via.clone(), context)?;
             let ttl = Duration::from_secs_f64(self.proxy_ttl);
-            options = options.with_proxy(Proxy::new(upstream, resolver).with_ttl(ttl).with_via(via));
+            let proxy = Proxy::new(upstream, resolver)
+                .with_ttl(ttl)
+                .with_downloads(self.registry.max_concurrent_downloads)
+                .with_via(via);
+            options = options.with_proxy(proxy);
         } else if self.registry.is_told() {
             return Err(Error::invalid_argument(
                 "the registry options say how another registry is spoken to, and none is named: give --proxy URL",
