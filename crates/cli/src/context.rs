@@ -20,19 +20,19 @@ use wharf_content::{
     url::open_store,
 };
 use wharf_images::{
-    Image, ImageStore, Reference, Selection, collect_with, image_store,
+    Image, ImageStore, Reference, collect_with, image_store,
     reference::{DEFAULT_TRANSPORT, Location, split_transport},
     transport::{Resolver, TransportOptions, Transports},
 };
 use wharf_remotes::{
-    Portion, StoreResolver, Via,
+    StoreResolver, Via,
     credentials::Audience,
     registry::{ClientCertificate, RegistriesConf, RegistrySettings, Split, default_hosts_dirs},
     server::Upstream,
 };
 
 use crate::{
-    args::{Global, PlatformArgs, RegistryArgs},
+    args::{Global, RegistryArgs},
     credentials,
     exit::{self, Code},
     progress::{self, Progress},
@@ -454,53 +454,4 @@ fn settings(settings: RegistrySettings, args: &RegistryArgs) -> RegistrySettings
     let settings =
         settings.with_hosts_dirs(directories).with_registries_conf(RegistriesConf::standard(variable));
     args.ca_file.iter().fold(settings, RegistrySettings::with_ca_file)
-}
-
-impl PlatformArgs {
-    /// The platforms that were asked for; `None` where there was nothing asked.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a specifier that cannot be read.
-    pub(crate) fn selection(&self) -> Result<Option<Selection>> {
-        if self.all_platforms || self.platforms.iter().any(|platform| platform == "all") {
-            return Ok(Some(Selection::all()));
-        }
-        if self.platforms.is_empty() {
-            return Ok(None);
-        }
-        let platforms = self.platforms.iter().map(|platform| match platform.as_str() {
-            "local" => Ok(wharf_platforms::default_spec()),
-            specifier => Ok(wharf_platforms::parse(specifier)?),
-        });
-        let platforms: Vec<_> = platforms.collect::<Result<_>>()?;
-        Ok(Some(Selection::best(&platforms)))
-    }
-
-    /// The one platform that was asked for, by a command that does something with one; `None` where there was nothing asked.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for several, and for a specifier that cannot be read.
-    pub(crate) fn single(&self) -> Result<Option<Selection>> {
-        if self.are_many() {
-            return Err(Error::invalid_argument(
-                "this is done with one platform: give one --platform, or none for that of this machine",
-            ));
-        }
-        self.selection()
-    }
-}
-
-impl PlatformArgs {
-    /// What of an image is pushed or copied: all, unless platforms were asked for.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a specifier that cannot be read.
-    pub(crate) fn portion(&self) -> Result<Portion> {
-        Ok(match self.selection()? {
-            None => Portion::Whole,
-            Some(selection) if selection.is_all() => Portion::Whole,
-            Some(selection) if self.is_one() => Portion::Best(selection),
-            Some(selection) => Portion::Sparse(selection),
-        })
-    }
 }

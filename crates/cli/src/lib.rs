@@ -14,6 +14,7 @@ mod plugin_dirs;
 mod progress;
 mod prompt;
 mod runner;
+mod selection;
 mod sides;
 mod target;
 mod verifiers;

@@ -312,7 +312,8 @@ mod tests {
                 while path.exists() {
                     thread::sleep(Duration::from_millis(1));
                 }
-                Ok(fs::write(&path, "content").expect("writes"))
+                fs::write(&path, "content").expect("writes");
+                Ok(())
             })
         });
         receiver.recv().expect("it is busy");
