@@ -21,9 +21,6 @@ mod connections;
 mod content;
 #[path = "server/deletion.rs"]
 mod deletion;
-#[cfg(feature = "http")]
-#[path = "server/full.rs"]
-mod full;
 #[path = "server/hostile.rs"]
 mod hostile;
 #[path = "server/naming.rs"]

@@ -68,11 +68,11 @@ use crate::{pull::DEFAULT_CONCURRENCY, via::Via};
 /// How long a tag is taken for what the upstream said that it is: about as long as all machines of a site take to ask for a new image.
 pub const PROXY_TTL: Duration = Duration::from_secs(10);
 
-/// Tells that an answer is of the registry that was asked for ("Registry Proxying").
-const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
-
 /// How long a registry is waited for about a tag whose record could be served.
 pub const PROXY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells that an answer is of the registry that was asked for ("Registry Proxying").
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 

@@ -27,7 +27,7 @@ use crate::{
 
 /// A store that notes what each writer that was opened had to hash, in bytes, and by what; and has no more room where that is wanted.
 #[derive(Debug)]
-struct Noting {
+pub(crate) struct Noting {
     store: LocalStore,
     opened: Mutex<Vec<(u64, Algorithm)>>,
     full: Mutex<Option<Full>>,
@@ -35,7 +35,7 @@ struct Noting {
 
 /// When it turns out that there is no more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Full {
+pub(crate) enum Full {
     Write,
     Sync,
     Commit,
@@ -99,12 +99,13 @@ impl Writer for Cramped {
 }
 
 impl Noting {
-    async fn over(root: &TempDir) -> Arc<Self> {
+    pub(crate) async fn over(root: &TempDir) -> Arc<Self> {
         let store = LocalStore::open(root.path().join("store")).await.expect("a store");
         Arc::new(Self { store, opened: Mutex::default(), full: Mutex::default() })
     }
 
-    fn full(&self, full: Option<Full>) {
+    /// Has writers that are opened from now on fail, or no longer.
+    pub(crate) fn full(&self, full: Option<Full>) {
         *self.full.lock().unwrap_or_else(PoisonError::into_inner) = full;
     }
 

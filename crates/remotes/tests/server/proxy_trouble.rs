@@ -11,16 +11,19 @@ use std::{
 use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
-use wharf_content::{CommitOptions, Descriptor, Digest, Labels, MemoryStore, write_blob};
+use wharf_content::{
+    CommitOptions, Descriptor, Digest, IngestManager, Labels, MemoryStore, filter::FilterSet, write_blob,
+};
 use wharf_images::media_types;
 use wharf_remotes::{
     credentials::{Audience, Credential, CredentialSource, Sources},
     registry::{RegistryResolver, RegistrySettings},
-    server::{Proxy, Upstream},
+    server::{Proxy, RegistryOptions, Upstream},
 };
 
 use crate::{
     ABSENT, bytes,
+    parking::{Full, Noting},
     proxy::{begin, cache, clock, proxy_of},
     script::{Asked, Given, Script, soon},
     site::{Site, local, manifest},
@@ -377,4 +380,20 @@ async fn a_login_counts_that_is_made_while_the_upstream_gives_tokens_to_anybody(
     site.get(TAG).await.refuses(403, "DENIED");
     is_there.store(true, Ordering::Relaxed);
     assert_eq!(site.get(TAG).await.body, document);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_blob_that_there_is_no_room_for() {
+    let upper = Site::memory(RegistryOptions::default()).await;
+    let layer = bytes(4 << 20);
+    let path = format!("/v2/a/blobs/{}", upper.push_blob("a", &layer).await);
+    let root = TempDir::new().expect("a directory");
+    let store = Noting::over(&root).await;
+    let site = cache(Arc::clone(&store) as _, proxy_of(upper.address)).await;
+    store.full(Some(Full::Write));
+    site.get(&path).await.refuses(507, "UNAVAILABLE");
+    let left = store.list_statuses(&FilterSet::all()).await.expect("lists");
+    assert!(left.is_empty(), "{left:?}");
+    store.full(None);
+    assert!(site.get(&path).await.body == layer);
 }
