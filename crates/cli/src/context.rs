@@ -35,6 +35,7 @@ use crate::{
     args::{Global, RegistryArgs},
     credentials,
     exit::{self, Code},
+    log::Log,
     progress::{self, Progress},
 };
 
@@ -51,6 +52,8 @@ const PROXY_QUESTIONS: usize = 16;
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) catalogue: Catalogue,
+    /// What a program that serves has its lines written by.
+    pub(crate) log: Option<Log>,
     opened: OnceCell<Opened>,
     /// What all settings are made of, so that whatever the command does it asks a host no more than is polite.
     registries: RegistrySettings,
@@ -66,10 +69,11 @@ struct Opened {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global, catalogue: Catalogue) -> Self {
+    pub(crate) fn new(global: Global, catalogue: Catalogue, log: Option<Log>) -> Self {
         Self {
             global,
             catalogue,
+            log,
             opened: OnceCell::new(),
             registries: RegistrySettings::new(),
             exit: AtomicU8::new(0),

@@ -7,6 +7,7 @@ mod context;
 mod credentials;
 mod exit;
 mod labels;
+mod log;
 mod memory;
 mod node;
 mod output;

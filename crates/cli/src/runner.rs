@@ -12,6 +12,7 @@ use crate::{
     command,
     context::Context,
     exit::{self, Code},
+    log::{Log, LogThread},
     memory, output, plugin_dirs,
 };
 
@@ -77,7 +78,12 @@ impl Runner {
             Err(error) => return usage(&error, &arguments),
         };
         let format = cli.global.format;
-        log(&cli.global, matches!(cli.command, Command::Serve(_)));
+        let thread = match cli.command {
+            Command::Serve(_) => Some(LogThread::start(std::io::stderr(), format)),
+            _ => None,
+        };
+        let log = thread.as_ref().map(LogThread::log);
+        trace(&cli.global, log.clone());
         memory::keep_buffers();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -91,7 +97,7 @@ impl Runner {
             Ok(plugins) => plugins,
             Err(error) => return exit::report(&error, format).into(),
         };
-        let context = Context::new(cli.global, plugins.register(self.catalogue));
+        let context = Context::new(cli.global, plugins.register(self.catalogue), log);
         let ends_by_itself = cli.command.ends_when_signalled();
         // The futures of what moves images are large.
         let work = Box::pin(command::run(cli.command, &context));
@@ -101,6 +107,7 @@ impl Runner {
         plugins.stop();
         // Blocking threads that still write are waited for no longer: their ingests are resumed by the next run.
         runtime.shutdown_background();
+        drop(thread);
         match outcome {
             Ok(Ok(())) => context.exit_code(),
             Ok(Err(error)) => context.report(&error).into(),
@@ -163,8 +170,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     Code::Usage.into()
 }
 
-/// Has warnings, and what was asked for, written to standard error, with the time where the program runs for days.
-fn log(global: &Global, with_time: bool) {
+/// Has warnings, and what was asked for, written to standard error; by a log where the program runs for days, and with the time.
+fn trace(global: &Global, log: Option<Log>) {
     let level = match global.verbose {
         0 => "warn",
         1 => {
@@ -173,16 +180,14 @@ fn log(global: &Global, with_time: bool) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
         // A line that cannot be written is lost, and nothing else: it would be told of by a panic.
         .log_internal_errors(false)
         .with_ansi(use_colour(global.color));
-    if with_time {
-        log.init();
-    } else {
-        log.without_time().init();
+    match log {
+        Some(log) => subscriber.with_writer(move || log.clone()).init(),
+        None => subscriber.with_writer(std::io::stderr).without_time().init(),
     }
 }
 

@@ -103,10 +103,13 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     // Nobody listens there, which is worth a warning each time.
     let proxy = ["--proxy", "http://127.0.0.1:1", "--retry-times", "0", "--access-log"];
     let (never_read, filled) = std::io::pipe().expect("a pipe");
+    let warned = filled.try_clone().expect("another end");
     let full = fs::File::create("/dev/full").expect("Linux has it");
-    for (target, options, status) in
-        [(Stdio::from(full), &proxy[..], " 502 "), (Stdio::from(filled), &["--access-log"], " 404 ")]
-    {
+    for (target, options, status) in [
+        (Stdio::from(full), &proxy[..], " 502 "),
+        (Stdio::from(filled), &["--access-log"], " 404 "),
+        (Stdio::from(warned), &proxy[..5], " 502 "),
+    ] {
         let mut command = wharf.command(&[&["serve", "--addr", "127.0.0.1:0"], options].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(target).spawn().expect("starts");
         let mut line = String::new();

@@ -1,23 +1,12 @@
 //! `wharf serve`: the store as a registry.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::net::TcpListener;
 use wharf_content::{Error, ErrorKind, Result, ResultExt, blocking};
 use wharf_images::transport::Resolver;
 use wharf_remotes::{
@@ -28,15 +17,11 @@ use wharf_remotes::{
 use crate::{
     args::{Format, RegistryArgs, seconds},
     context::Context,
-    output::{self, escape, note},
+    log::Log,
+    output::{self, escape},
     progress,
     runner::signalled,
 };
-
-/// How many lines of the access log may wait to be written; more are counted, and told of in one line.
-const MAX_WAITING: usize = 4096;
-/// How long the access log may take to be written to its end.
-const LOG_GRACE: Duration = Duration::from_secs(2);
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -115,18 +100,11 @@ impl Serve {
         // Before anybody is told that it serves, who may stop it right then.
         let stopped = signalled();
         output::line(&format!("{scheme}://{address}"))?;
-        let (options, log) = if self.access_log {
-            let (options, log) = logged(options, context.global.format);
-            (options, Some(log))
-        } else {
-            (options, None)
+        let options = match &context.log {
+            Some(log) if self.access_log => logged(options, log.clone(), context.global.format),
+            _ => options,
         };
-        let served = serve(Registry::with_options(store, images, options), listener, stopped).await;
-        if let Some(log) = log {
-            // It ends with the last connection, unless nobody reads what it writes.
-            drop(tokio::time::timeout(LOG_GRACE, log).await);
-        }
-        served
+        serve(Registry::with_options(store, images, options), listener, stopped).await
     }
 
     async fn options(&self, context: &Context) -> Result<RegistryOptions> {
@@ -203,45 +181,15 @@ fn allow_files() {
     }
 }
 
-/// Has finished requests told, on a thread of its own: whoever reads the log may be slow, or gone. The observer waits for nobody. The receiver
-/// is told when the last line is written.
-fn logged(options: RegistryOptions, format: Format) -> (RegistryOptions, oneshot::Receiver<()>) {
-    let (sender, receiver) = mpsc::sync_channel(MAX_WAITING);
-    let (done, is_done) = oneshot::channel();
-    let missed = Arc::new(AtomicU64::new(0));
-    let left_out = Arc::clone(&missed);
-    thread::spawn(move || {
-        for (time, record) in receiver {
-            write(time, &record, missed.swap(0, Ordering::Relaxed), format);
-        }
-        drop(done);
-    });
-    let options = options.with_observer(move |record| {
-        if sender.try_send((Timestamp::now(), record.clone())).is_err() {
-            left_out.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    (options, is_done)
-}
-
-/// Writes a line, and before it how many could not be.
-fn write(time: Timestamp, record: &AccessRecord, missed: u64, format: Format) {
-    match format {
-        Format::Json => {
-            if missed > 0 {
-                note(&json!({ "time": time.to_string(), "left_out": missed }).to_string());
-            }
-            note(&output::escape_json(&document(time, record).to_string()));
-        }
-        Format::Text => {
-            if missed > 0 {
-                note(&format!(
-                    "- - - [{time:.3}] {missed} requests are left out: the log was not read fast enough"
-                ));
-            }
-            note(&line(time, record));
-        }
-    }
+/// Has finished requests told.
+fn logged(options: RegistryOptions, log: Log, format: Format) -> RegistryOptions {
+    options.with_observer(move |record| {
+        let time = Timestamp::now();
+        log.line(&match format {
+            Format::Json => output::escape_json(&document(time, record).to_string()),
+            Format::Text => line(time, record),
+        });
+    })
 }
 
 fn document(time: Timestamp, record: &AccessRecord) -> serde_json::Value {
