@@ -19,7 +19,8 @@
 //!
 //! # An upstream that takes its time
 //! Where there is a record, it is served after [`PROXY_PATIENCE`], and at once for a while after that; the question goes on meanwhile, without
-//! anybody who waits if need be. What is not here is waited for as long as the resolver tries. A page of a list behind the first one is never
+//! anybody who waits if need be. So are the tags that the store knows, where there are some. Referrers are waited for: that there are none of a
+//! kind is something that clients act on. What is not here is waited for as long as the resolver tries. A page of a list behind the first one is never
 //! the store's, which may know less than the page before.
 //!
 //! # Blobs that arrive

@@ -39,7 +39,7 @@ pub const LABEL_SUBJECT: &str = "dev.wharf.subject";
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// A page ends once it has so many bytes: clients read indexes of at most 4 MiB.
+/// The most bytes that a page has of descriptors, unless it is of one alone: clients read indexes of at most 4 MiB.
 const PAGE_LEN: usize = 2 * 1024 * 1024;
 /// A page ends once so many candidates were looked at, whether they refer to the subject or not.
 const MAX_CANDIDATES: usize = 16 * 1024;
@@ -116,15 +116,19 @@ impl Registry {
     ) -> Result<Reply, Refusal> {
         let mut candidates = self.candidates(repository, host, subject, last).await?;
         let mut listing = Listing::new(filter);
-        let (mut read, mut next) = (0, None);
+        let (mut read, mut before, mut next) = (0, None, None);
         while let Some((digest, pushed)) = candidates.found.pop_first() {
             let described = self.describe(repository, subject, &digest, pushed, &mut read).await?;
-            let is_filled = described.is_some_and(|described| listing.is_filled_by(described));
+            if described.is_some_and(|described| !listing.takes(described)) {
+                next = before;
+                break;
+            }
             let is_last = candidates.found.is_empty();
-            if (is_filled || read >= MAX_READ || is_last) && (candidates.more || !is_last) {
+            if (read >= MAX_READ || is_last) && (candidates.more || !is_last) {
                 next = Some(digest);
                 break;
             }
+            before = Some(digest);
         }
         Ok(listing.reply(repository, subject, next.as_ref()))
     }
@@ -265,13 +269,18 @@ impl<'a> Listing<'a> {
         Self { filter, page: Vec::new(), len: 0 }
     }
 
-    /// Adds a referrer, unless the filter leaves it out, and tells whether the page is as large as one may be.
-    pub(super) fn is_filled_by(&mut self, described: Value) -> bool {
-        if self.filter.is_none_or(|filter| described["artifactType"] == filter) {
-            self.len += described.to_string().len();
-            self.page.push(described);
+    /// Adds a referrer, unless the filter leaves it out. It is not taken where the page has others and no room for it.
+    pub(super) fn takes(&mut self, described: Value) -> bool {
+        if self.filter.is_some_and(|filter| described["artifactType"] != filter) {
+            return true;
         }
-        self.len >= PAGE_LEN
+        let len = self.len + described.to_string().len();
+        if len > PAGE_LEN && !self.page.is_empty() {
+            return false;
+        }
+        self.len = len;
+        self.page.push(described);
+        true
     }
 
     /// The answer; `next` is the last one of the page, where there are more behind it.

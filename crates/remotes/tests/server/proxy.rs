@@ -27,8 +27,7 @@ use wharf_remotes::{
 
 use crate::{
     ABSENT, bytes,
-    script::soon,
-    site::{Answer, CONFIG, Site, index, local, manifest},
+    site::{Answer, CONFIG, Site, index, local, manifest, soon},
 };
 
 /// Asks the registry at an address, and gives up soon.

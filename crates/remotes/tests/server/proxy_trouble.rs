@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use wharf_content::{
@@ -25,8 +26,8 @@ use crate::{
     ABSENT, bytes,
     parking::{Full, Noting},
     proxy::{begin, cache, clock, proxy_of},
-    script::{Asked, Given, Script, soon},
-    site::{Site, local, manifest},
+    script::{Asked, Given, Script},
+    site::{Site, local, manifest, soon},
 };
 
 const TAG: &str = "/v2/a/manifests/x";
@@ -146,10 +147,10 @@ async fn a_slow_upstream_is_waited_for_a_while_and_its_answer_counts_when_it_com
     seconds.store(60, Ordering::Relaxed);
     let began = Instant::now();
     assert_eq!(site.get(TAG).await.body, first);
-    assert!((patience..Duration::from_secs(4)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(site.get(TAG).await.body, first);
-    assert!(began.elapsed() < Duration::from_secs(1), "it is not waited for again: {:?}", began.elapsed());
+    assert!(began.elapsed() < patience, "it is not waited for again: {:?}", began.elapsed());
     assert_eq!(upper.count("HEAD", TAG), 2);
     // Nobody waits any more.
     door.add_permits(1);
@@ -158,6 +159,50 @@ async fn a_slow_upstream_is_waited_for_a_while_and_its_answer_counts_when_it_com
         .await;
     assert_eq!(site.get(TAG).await.body, second);
     assert_eq!(upper.count("HEAD", TAG), 2);
+}
+
+#[tokio::test]
+async fn tags_that_the_store_knows_are_served_where_the_upstream_takes_its_time() {
+    let (document, door) = (document(&[b"one"]), closed());
+    let (sent, gate) = (document.clone(), Arc::clone(&door));
+    let upper = Script::start(move |asked| {
+        if asked.path.contains("/tags/list") {
+            let listed = br#"{"name":"a","tags":["x","y"]}"#;
+            return Given::content("application/json", listed).behind(&gate);
+        }
+        image(asked, &sent, &[])
+    })
+    .await;
+    let patience = Duration::from_millis(300);
+    let site = cache(Arc::new(MemoryStore::new()), proxy_of(upper.address).with_patience(patience)).await;
+    let site = Arc::new(site);
+    let get = |path: &'static str| {
+        let site = Arc::clone(&site);
+        tokio::spawn(async move { site.get(path).await.json()["tags"].clone() })
+    };
+    let asked = async |count: usize| {
+        let listings = || upper.asked().iter().filter(|asked| asked.path.contains("/tags/list")).count();
+        soon(async || listings() >= count).await;
+    };
+    // Nothing is known yet: that the repository has no tags would be a lie.
+    let waits = get("/v2/a/tags/list");
+    asked(1).await;
+    tokio::time::sleep(patience * 2).await;
+    assert!(!waits.is_finished());
+    door.add_permits(1);
+    assert_eq!(waits.await.expect("no panic"), json!(["x", "y"]));
+
+    assert_eq!(site.get(TAG).await.body, document);
+    let began = Instant::now();
+    assert_eq!(get("/v2/a/tags/list").await.expect("no panic"), json!(["x"]));
+    assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
+    // What follows a page of the upstream's is the upstream's.
+    let waits = get("/v2/a/tags/list?last=x");
+    asked(3).await;
+    tokio::time::sleep(patience * 2).await;
+    assert!(!waits.is_finished());
+    door.add_permits(2);
+    assert_eq!(waits.await.expect("no panic"), json!(["y"]));
 }
 
 #[tokio::test]
@@ -329,7 +374,7 @@ async fn a_list_does_not_end_where_the_upstream_fails() {
     .await;
     let site = cache(Arc::new(MemoryStore::new()), proxy_of(upper.address)).await;
     assert_eq!(site.get(TAG).await.body, document);
-    assert_eq!(site.get("/v2/a/tags/list").await.json()["tags"], serde_json::json!(["x"]));
+    assert_eq!(site.get("/v2/a/tags/list").await.json()["tags"], json!(["x"]));
     site.get("/v2/a/tags/list?n=5&last=m").await.refuses(502, "UNAVAILABLE");
     assert_eq!(site.get(&format!("/v2/a/referrers/{ABSENT}")).await.status, 200);
     // That is an answer.

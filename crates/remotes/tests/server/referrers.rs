@@ -197,6 +197,35 @@ async fn an_index_of_all_that_there_is_costs_no_more_than_a_page_at_a_time() {
     site.stop().await;
 }
 
+#[tokio::test]
+async fn a_page_has_as_many_bytes_as_it_may() {
+    let site = Site::memory(RegistryOptions::default()).await;
+    let subject = store(&site, media_types::OCI_MANIFEST, &manifest(&[])).await;
+    let mut expected = Vec::new();
+    // Two of them fill a page, and one is too large for any.
+    for (number, len) in [900_000, 900_000, 3_000_000, 900_000, 900_000, 900_000].into_iter().enumerate() {
+        let mut artifact: Value = serde_json::from_slice(&artifact(&subject, number)).expect("JSON");
+        artifact["annotations"]["long"] = "x".repeat(len).into();
+        expected.push(store(&site, media_types::OCI_MANIFEST, artifact.to_string().as_bytes()).await);
+    }
+    hold(&site, &subject, &expected).await;
+    let (mut path, mut lens) = (format!("/v2/a/referrers/{}", subject.digest), Vec::new());
+    let mut found = Vec::new();
+    loop {
+        let page = site.get(&path).await;
+        lens.push(page.body.len());
+        let listed = page.json();
+        let listed = listed["manifests"].as_array().expect("a list");
+        assert!(listed.len() == 1 || page.body.len() <= (2 << 20) + 200, "{}", page.body.len());
+        found.extend(listed.iter().map(|one| one["digest"].as_str().expect("a digest").to_owned()));
+        let Some(link) = page.header("link") else { break };
+        path = link.split(['<', '>']).nth(1).expect("a link").to_owned();
+    }
+    assert_eq!(found, sorted(&expected.iter().collect::<Vec<_>>()));
+    assert!((4..=5).contains(&lens.len()), "{lens:?}");
+    site.stop().await;
+}
+
 /// A manifest of somebody else's, which names its subject in its own way.
 #[derive(Debug)]
 struct About;

@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
@@ -13,6 +12,8 @@ use tokio::{
     task::JoinSet,
 };
 use wharf_content::Digest;
+
+use crate::site::soon;
 
 /// A request that came.
 #[derive(Clone, Debug)]
@@ -163,15 +164,4 @@ impl Script {
     pub(crate) async fn wait_for(&self, method: &str, path: &str, count: usize) {
         soon(async || self.count(method, path) >= count).await;
     }
-}
-
-/// Waits until something is so.
-pub(crate) async fn soon(is_so: impl AsyncFn() -> bool) {
-    for _ in 0..1000 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it does not come to be so");
 }

@@ -250,3 +250,14 @@ impl Answer {
         assert!(body["errors"][0]["message"].as_str().is_some_and(|message| !message.is_empty()));
     }
 }
+
+/// Waits until something is so.
+pub(crate) async fn soon(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to be so");
+}

@@ -1,10 +1,10 @@
 //! Tags and referrers through a proxy: as the upstream lists them, and as the store knows them while the upstream does not answer.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use serde_json::json;
-use wharf_content::{Descriptor, Digest, Error, Result, filter::FilterSet};
+use wharf_content::{Descriptor, Digest, Result, filter::FilterSet};
 use wharf_images::{Reference, transport::Resolver};
 
 use super::{Relay, calls::Outcome, trouble};
@@ -32,7 +32,18 @@ impl Registry {
             self.asked("tags");
             async move { resolver.tags(&name).await.map(Arc::new).map_err(Arc::new) }.boxed()
         };
-        let listed: Outcome<Arc<Vec<String>>> = relay.listed_tags.ask(repository.clone(), ask).await;
+        let mut asked = pin!(relay.listed_tags.ask(repository.clone(), ask));
+        let in_time = tokio::time::timeout(relay.proxy.patience, asked.as_mut()).await.ok();
+        let listed: Outcome<Arc<Vec<String>>> = if let Some(listed) = in_time {
+            listed
+        } else {
+            let known = self.known_tags(&name).await?;
+            if page.last.is_none() && !known.is_empty() {
+                self.stale("tags", &name, "it takes its time");
+                return Ok(tags::answer(repository, &known, page));
+            }
+            asked.await
+        };
         let tags: BTreeSet<String> = match listed {
             Ok(listed) => {
                 self.relayed("tags", "miss");
@@ -46,7 +57,7 @@ impl Registry {
                     self.relayed("tags", "miss");
                     return Err(refused());
                 }
-                self.stale("tags", &name, &error);
+                self.stale("tags", &name, &error.report());
                 known
             }
         };
@@ -77,7 +88,7 @@ impl Registry {
         let listed = match listed {
             Ok(listed) => listed,
             Err(error) if trouble::is_silent(&error) && last.is_none() => {
-                self.stale("referrers", &name, &error);
+                self.stale("referrers", &name, &error.report());
                 let host = Host::new(relay.proxy.upstream.domain());
                 return self.list_referrers(repository, &host, subject, filter, last).await;
             }
@@ -91,14 +102,10 @@ impl Registry {
             listed.iter().filter(|found| last.is_none_or(|last| found.digest > *last)).collect();
         rest.sort_by(|a, b| a.digest.cmp(&b.digest));
         let mut listing = Listing::new(filter);
-        let mut next = None;
-        for (number, found) in rest.iter().enumerate() {
-            if listing.is_filled_by(json!(found)) && number + 1 < rest.len() {
-                next = Some(&found.digest);
-                break;
-            }
-        }
-        Ok(listing.reply(repository, subject, next))
+        let taken = rest.iter().take_while(|found| listing.takes(json!(found))).count();
+        // The first one is always taken.
+        let next = if taken < rest.len() { rest[..taken].last() } else { None };
+        Ok(listing.reply(repository, subject, next.map(|last| &last.digest)))
     }
 
     /// The tags that the store has of a repository.
@@ -109,13 +116,8 @@ impl Registry {
         Ok(of_it.filter_map(|name| name.tag().map(str::to_owned)).collect())
     }
 
-    fn stale(&self, endpoint: &str, name: &str, error: &Error) {
-        tracing::warn!(
-            name,
-            endpoint,
-            error = %error.report(),
-            "the upstream does not answer: what the store knows is served"
-        );
+    fn stale(&self, endpoint: &str, name: &str, error: &str) {
+        tracing::warn!(name, endpoint, error, "the upstream does not answer: what the store knows is served");
         self.relayed(endpoint, "stale");
     }
 }
