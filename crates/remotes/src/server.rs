@@ -46,6 +46,7 @@ mod referrers;
 mod refusal;
 mod reply;
 mod request_body;
+mod room;
 mod route;
 mod sendfile;
 mod stamp;
@@ -72,6 +73,7 @@ use self::{
     refusal::Refusal,
     reply::Reply,
     request_body::RequestBody,
+    room::Room,
     route::{Call, Reference},
 };
 pub use self::{
@@ -88,6 +90,8 @@ pub use self::{
 
 /// The most bytes that a pushed manifest has: what the specification asks every registry to take ("Pushing Manifests").
 pub const MAX_MANIFEST_LEN: u64 = 4 * 1024 * 1024;
+/// The bytes that large manifests may have together while they are pushed; more wait to be read.
+pub const MANIFEST_MEMORY: u64 = 64 * 1024 * 1024;
 /// How long a client may take to send the head of a request; an idle connection is closed after it, too.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take between two pieces of a body.
@@ -113,6 +117,7 @@ pub struct RegistryOptions {
     read_only: bool,
     complete_manifests: bool,
     max_manifest_len: u64,
+    manifest_memory: u64,
     header_timeout: Duration,
     body_timeout: Duration,
     write_timeout: Duration,
@@ -133,6 +138,7 @@ impl Default for RegistryOptions {
             read_only: false,
             complete_manifests: false,
             max_manifest_len: MAX_MANIFEST_LEN,
+            manifest_memory: MANIFEST_MEMORY,
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
@@ -189,6 +195,14 @@ impl RegistryOptions {
         self
     }
 
+    /// Takes in large manifests at the same time as long as they have at most so many bytes together; [`MANIFEST_MEMORY`] by default. Others wait
+    /// for as long as a body is waited for (503, `UNAVAILABLE`). One that is larger is taken in alone.
+    #[must_use]
+    pub fn with_manifest_memory(mut self, bytes: u64) -> Self {
+        self.manifest_memory = bytes;
+        self
+    }
+
     /// Waits so long for the head of a request; [`HEADER_TIMEOUT`] by default.
     #[must_use]
     pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
@@ -196,7 +210,8 @@ impl RegistryOptions {
         self
     }
 
-    /// Waits so long for the next piece of a body; [`BODY_TIMEOUT`] by default.
+    /// Waits so long for the next piece of a body; [`BODY_TIMEOUT`] by default. All of them together may take as long, and a second more for
+    /// each 500 bytes that came (64 KiB of a large manifest; 408).
     #[must_use]
     pub fn with_body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
@@ -311,6 +326,7 @@ struct Inner {
     parking: Parking,
     /// Held while tags are changed, so that a condition on one still holds when it is.
     tagging: Mutex<()>,
+    room: Room,
     metrics: Option<Metrics>,
     relay: Option<Relay>,
 }
@@ -342,8 +358,11 @@ impl Registry {
         let metrics = Metrics::new()
             .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
             .ok();
+        let room = Room::new(options.manifest_memory);
         let tagging = Mutex::new(());
-        Self { inner: Arc::new(Inner { store, images, options, keeper, parking, tagging, metrics, relay }) }
+        Self {
+            inner: Arc::new(Inner { store, images, options, keeper, parking, tagging, room, metrics, relay }),
+        }
     }
 
     fn store(&self) -> &dyn Store {

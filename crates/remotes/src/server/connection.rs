@@ -194,14 +194,11 @@ impl Registry {
     ) -> Response<ResponseBody> {
         let (head, incoming) = request.into_parts();
         let mut access = Access::begin(&self, &head, peer);
-        let mut body = RequestBody::new(&head, incoming, self.options().body_timeout);
+        let mut body = RequestBody::new(&head, incoming, self.options().body_timeout, self.metrics());
         let answer = self.answer(&head, &mut body, &mut access).await;
         let answer = answer.map(|reply| reply.unless_known(&head.headers));
         let mut response = answer.map_or_else(Refusal::into_response, Reply::into_response);
         body.settle().await;
-        if let Some(metrics) = self.metrics() {
-            metrics.received(body.taken());
-        }
         response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
         access.answered(response.status());
         response.map(|content| ResponseBody::new(content, access, lane))

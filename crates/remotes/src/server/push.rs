@@ -30,7 +30,7 @@ use super::{
     referrers::LABEL_SUBJECT,
     refusal::{Code, Refusal},
     reply::Reply,
-    request_body::RequestBody,
+    request_body::{RequestBody, Whole},
     route::Push,
 };
 
@@ -67,18 +67,18 @@ impl Registry {
                 declared => declared,
             },
         };
-        let bytes = body.whole(self.options().max_manifest_len).await?;
-        if bytes.is_empty() {
+        let whole = body.whole(self.options().max_manifest_len, &self.inner.room).await?;
+        if whole.bytes.is_empty() {
             return Err(Refusal::bad(Code::ManifestInvalid, "the manifest is empty"));
         }
-        let digest = verified_digest(push.digest.as_ref(), &bytes)?;
-        let media_type = self.agreed_type(declared, &bytes)?;
-        let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+        let digest = verified_digest(push.digest.as_ref(), &whole.bytes)?;
+        let media_type = self.agreed_type(declared, &whole.bytes)?;
+        let descriptor = Descriptor::new(media_type, digest, whole.bytes.len() as u64);
         // To its end, also where the client does not wait for that: nothing is left half done.
         let (registry, headers) = (self.clone(), head.headers.clone());
-        let whole =
-            task::spawn(async move { registry.take_whole(push, host, headers, descriptor, bytes).await });
-        whole.await.map_err(|error| Error::internal("a push ended early").with_source(error))?
+        let taken =
+            task::spawn(async move { registry.take_whole(push, host, headers, descriptor, whole).await });
+        taken.await.map_err(|error| Error::internal("a push ended early").with_source(error))?
     }
 
     /// Takes in a manifest of which every byte is there, and says so.
@@ -88,11 +88,11 @@ impl Registry {
         host: Host,
         headers: HeaderMap,
         descriptor: Descriptor,
-        bytes: Bytes,
+        whole: Whole,
     ) -> Result<Reply, Refusal> {
         // What is found to be there stays until the manifest holds it, and the manifest until the tags hold that.
         let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
-        let taken = self.take_in(&leased, &push, &host, &headers, &descriptor, bytes).await;
+        let taken = self.take_in(&leased, &push, &host, &headers, &descriptor, &whole.bytes).await;
         let released = leased.release().await;
         let taken = taken?;
         released?;
@@ -121,7 +121,7 @@ impl Registry {
         host: &Host,
         headers: &HeaderMap,
         descriptor: &Descriptor,
-        bytes: Bytes,
+        bytes: &Bytes,
     ) -> Result<Taken, Refusal> {
         // From here on nobody else changes what a condition is about.
         let mut tagging = None;
@@ -130,8 +130,8 @@ impl Registry {
             let current = self.standing(push, host).await?;
             condition::check(headers, current.as_ref())?;
         }
-        let (decoded, missing) = self.decode_pushed(leased, descriptor, &bytes).await?;
-        keep(leased, descriptor, bytes, labels(descriptor, &decoded)).await?;
+        let (decoded, missing) = self.decode_pushed(leased, descriptor, bytes).await?;
+        keep(leased, descriptor, bytes.clone(), labels(descriptor, &decoded)).await?;
         if push.tags.is_empty() {
             // Nothing holds it yet but what will list or tag it.
             self.inner.keeper.hold(self.store(), Resource::Content(descriptor.digest.clone())).await?;

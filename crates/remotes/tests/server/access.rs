@@ -1,9 +1,10 @@
 //! Who is let in, and what is counted.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::io::AsyncWriteExt;
 use wharf_remotes::server::{Passwords, RegistryOptions};
 
-use crate::site::Site;
+use crate::site::{Site, soon};
 
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
@@ -75,5 +76,23 @@ async fn what_was_done_is_counted() {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
     }
     assert_eq!(site.send("POST", "/metrics", &[], b"").await.status, 405);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_came_is_counted_whatever_came_of_it() {
+    let site = Site::memory(RegistryOptions::default()).await;
+    let received = async || {
+        let text = String::from_utf8(site.get("/metrics").await.body).expect("text");
+        let count = text.lines().find_map(|line| line.strip_prefix("wharf_registry_received_bytes_total "));
+        count.expect("counted").parse::<usize>().expect("a number")
+    };
+    let before = received().await;
+    let location = site.begin("a").await;
+    let mut stream = site.connect().await;
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    drop(stream);
+    soon(async || received().await == before + 5).await;
     site.stop().await;
 }

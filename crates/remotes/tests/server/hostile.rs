@@ -352,18 +352,42 @@ async fn clients_that_are_slow() {
     let site = Site::memory(options).await;
     // Slow and steady: each piece comes in time, and all of it takes much longer.
     let location = site.begin("a").await;
+    let patch = |len: usize| {
+        format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n")
+    };
     let mut stream = site.connect().await;
-    let head =
-        format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 16\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(patch(16 * 512).as_bytes()).await.expect("sent");
     for _ in 0..16 {
-        stream.write_all(b"x").await.expect("sent");
+        stream.write_all(&[b'x'; 512]).await.expect("sent");
         tokio::time::sleep(SHORT / 5).await;
     }
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("answered");
     let answer = Answer::parse(&answer);
-    assert_eq!((answer.status, answer.header("range")), (202, Some("0-15")));
+    assert_eq!((answer.status, answer.header("range")), (202, Some("0-8191")));
+
+    // Steady, and so slow that it would never end.
+    let mut stream = site.connect().await;
+    stream.write_all(patch(1000).as_bytes()).await.expect("sent");
+    let (mut reader, mut writer) = stream.split();
+    let drip = async {
+        for _ in 0..1000 {
+            if writer.write_all(b"x").await.is_err() {
+                break;
+            }
+            tokio::time::sleep(SHORT / 5).await;
+        }
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = drip => panic!("all of it was taken"),
+        read = reader.read_to_end(&mut answer) => drop(read.expect("answered")),
+    }
+    Answer::parse(&answer).refuses(408, "SIZE_INVALID");
+    let kept = site.get(&location).await;
+    let kept: usize =
+        kept.header("range").and_then(|range| range.strip_prefix("0-")?.parse().ok()).expect("a range");
+    assert!((8192..8292).contains(&kept), "{kept}");
 
     // A head that comes byte by byte, and a connection on which nothing comes any more, end.
     for begun in [&b"G"[..], b"", b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"] {
@@ -376,8 +400,46 @@ async fn clients_that_are_slow() {
     // A body that stops.
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
     Answer::parse(&site.raw(head.as_bytes()).await).refuses(408, "SIZE_INVALID");
-    assert_eq!(site.get(&location).await.header("range"), Some("0-20"));
+    assert_eq!(site.get(&location).await.header("range"), Some(format!("0-{}", kept + 5).as_str()));
     assert_eq!(site.send("DELETE", &location, &[], b"").await.status, 204);
     unharmed(&site, 0).await;
     site.stop().await;
+}
+
+#[tokio::test]
+async fn large_manifests_that_share_too_little_memory() {
+    const LEN: usize = 4 * 1024 * 1024;
+    let options = RegistryOptions::default().with_body_timeout(SHORT).with_manifest_memory(LEN as u64);
+    let site = &Site::memory(options).await;
+    let headers = [("Content-Type", "application/x-own")];
+    let (small, medium) = (bytes(64 * 1024), bytes(64 * 1024 + 1));
+    let mut stream = site.connect().await;
+    let head = format!(
+        "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-own\r\nContent-Length: {LEN}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // So much that it may take a while for the rest.
+    stream.write_all(&bytes(LEN / 2)).await.expect("sent");
+    let held = tokio::spawn(async move {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(SHORT / 5).await;
+        }
+    });
+    // Room is for what is not small, whether it tells its length or not.
+    for tag in ["small", "streamed"] {
+        assert_eq!(site.send("PUT", &format!("/v2/a/manifests/{tag}"), &headers, &small).await.status, 201);
+    }
+    let path = "/v2/a/manifests/medium";
+    site.send("PUT", path, &headers, &medium).await.refuses(503, "UNAVAILABLE");
+    site.send_streamed("PUT", path, &headers, &medium).await.refuses(503, "UNAVAILABLE");
+    held.abort();
+    assert!(held.await.is_err_and(|error| error.is_cancelled()), "it was not held to the end");
+    for put in [
+        site.send("PUT", path, &headers, &medium).await,
+        site.send_streamed("PUT", path, &headers, &bytes(LEN)).await,
+    ] {
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+    assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists").len(), 3);
+    unharmed(site, 0).await;
 }
