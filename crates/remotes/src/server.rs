@@ -36,6 +36,7 @@ mod manifests;
 mod media_type;
 mod metrics;
 mod names;
+mod origin;
 mod page_cache;
 mod parking;
 mod passwords;
@@ -399,6 +400,9 @@ impl Registry {
         }
         let call = route::parse(&head.method, head.uri.path(), head.uri.query())?;
         access.understood(&call);
+        if call.writes() && origin::is_of_a_page(head, self.options().passwords.is_some()) {
+            return Err(Refusal::denied("a page on the web may not change this registry"));
+        }
         if self.options().read_only && call.writes() {
             let message = "this registry is read-only";
             // "Deleting" has a status of its own for registries that do not.

@@ -443,3 +443,27 @@ async fn large_manifests_that_share_too_little_memory() {
     assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists").len(), 3);
     unharmed(site, 0).await;
 }
+
+#[tokio::test]
+async fn pages_on_the_web() {
+    each(async |site: &Site| {
+        let before = site.push_image("a", "x", b"layer").await;
+        let here = format!("http://{}", site.address);
+        let digest = Digest::sha256(b"y");
+        for origin in ["http://evil.example", "null", &here] {
+            let headers = [("Origin", origin), ("Content-Type", media_types::OCI_MANIFEST)];
+            for (method, path) in [
+                ("POST", "/v2/a/blobs/uploads/".to_owned()),
+                ("POST", format!("/v2/a/blobs/uploads/?digest={digest}")),
+                ("PUT", "/v2/a/manifests/x".to_owned()),
+                ("DELETE", "/v2/a/manifests/x".to_owned()),
+            ] {
+                site.send(method, &path, &headers, b"y").await.refuses(403, "DENIED");
+            }
+            let read = site.send("GET", "/v2/a/manifests/x", &headers[..1], b"").await;
+            assert_eq!((read.status, &read.body), (200, &before));
+        }
+        unharmed(site, 0).await;
+    })
+    .await;
+}
