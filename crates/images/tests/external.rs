@@ -95,7 +95,7 @@ fn fails(directory: &Directory, kind: ErrorKind, said: &[&str]) {
     let error = directory.decode(b"{}").expect_err("no answer");
     assert_eq!(error.kind(), kind, "{error}");
     for said in ["the plugin \"list\" (", "list.json", "sha256:44136f"].iter().chain(said) {
-        assert!(error.to_string().contains(said), "{said}: {error}");
+        assert!(error.report().contains(said), "{said}: {}", error.report());
     }
 }
 

@@ -100,11 +100,11 @@ impl External {
         let Self { label, .. } = self;
         let digest = &descriptor.digest;
         match bad {
-            Bad::Refused(reason) => {
-                Error::invalid_argument(format!("the plugin {label} refuses {digest}: {reason}"))
-            }
+            Bad::Refused(reason) => Error::invalid_argument(format!("the plugin {label} refuses {digest}"))
+                .with_source(Error::invalid_argument(reason)),
             Bad::Unsupported(reason) => {
-                Error::not_implemented(format!("the plugin {label} does not read {digest}: {reason}"))
+                Error::not_implemented(format!("the plugin {label} does not read {digest}"))
+                    .with_source(Error::not_implemented(reason))
             }
             Bad::Malformed(reason) => Error::internal(format!(
                 "the plugin {label} gave an answer to {digest} that is not as the protocol says: {reason}{}",

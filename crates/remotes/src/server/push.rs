@@ -16,7 +16,7 @@ use wharf_content::{
 };
 use wharf_images::{
     Decoded, Image, ImageStore, Kind,
-    decode::ManifestDecoders,
+    decode::{ManifestDecoder, ManifestDecoders},
     labels::child_labels,
     media_types::{self, is_schema1},
     record, sniff,
@@ -222,8 +222,8 @@ impl Registry {
             decoder.decode(descriptor, bytes)
         };
         let decoded = decoded.map_err(|error| match error.kind() {
-            ErrorKind::InvalidArgument => Refusal::bad(Code::ManifestInvalid, error.report()),
-            ErrorKind::NotImplemented => Refusal::bad(Code::Unsupported, error.report()),
+            ErrorKind::InvalidArgument => Refusal::bad(Code::ManifestInvalid, told(decoder.as_ref(), &error)),
+            ErrorKind::NotImplemented => Refusal::bad(Code::Unsupported, told(decoder.as_ref(), &error)),
             _ => Refusal::from(error),
         })?;
         if decoder.kind() != Kind::Manifest {
@@ -238,6 +238,19 @@ impl Registry {
         }
         Ok((decoded, count))
     }
+}
+
+/// What a client is told of a decoder's error. Of one that is a program the client learns the reason, and not where the program is.
+fn told(decoder: &dyn ManifestDecoder, error: &Error) -> String {
+    if !decoder.blocks() {
+        return error.report();
+    }
+    tracing::debug!(error = %error.report(), "a decoder refuses a manifest");
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
 }
 
 fn incomplete(missing: usize) -> String {
