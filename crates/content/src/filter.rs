@@ -58,9 +58,33 @@ impl FilterSet {
         self.filters.is_empty()
             || self.filters.iter().any(|selectors| selectors.iter().all(|selector| selector.matches(object)))
     }
+
+    /// Texts of which one at least stands in the labels, written as compact JSON, of all that matches. `None` where something without any labels
+    /// may match, too.
+    pub(crate) fn texts_in_labels(&self) -> Option<Vec<String>> {
+        let of_one = |selectors: &Vec<Selector>| {
+            selectors.iter().filter_map(Selector::text_in_labels).max_by_key(String::len)
+        };
+        let texts: Option<Vec<String>> = self.filters.iter().map(of_one).collect();
+        texts.filter(|texts| !texts.is_empty())
+    }
 }
 
 impl Selector {
+    /// What stands in the labels of all that it matches.
+    fn text_in_labels(&self) -> Option<String> {
+        let (root, key) = self.path.split_first()?;
+        if root != "labels" || key.is_empty() {
+            return None;
+        }
+        let key = serde_json::to_string(&key.join(".")).ok()?;
+        match &self.condition {
+            Condition::Equals(value) => Some(format!("{key}:{}", serde_json::to_string(value).ok()?)),
+            Condition::Present | Condition::Matches(_) => Some(format!("{key}:")),
+            Condition::Differs(_) => None,
+        }
+    }
+
     fn matches(&self, object: &dyn Fields) -> bool {
         let value = object.field(&self.path);
         match (&self.condition, value) {

@@ -210,7 +210,11 @@ impl Manager for LocalStore {
     }
 
     async fn walk(&self, filters: &FilterSet, visit: &mut Visit<'_>) -> Result<()> {
-        let mut digests = self.blocking(blob::list).await?.into_iter().peekable();
+        let digests = match filters.texts_in_labels() {
+            Some(texts) => self.blocking(move |inner| blob::labelled(inner, &texts)).await?,
+            None => self.blocking(blob::list).await?,
+        };
+        let mut digests = digests.into_iter().peekable();
         while digests.peek().is_some() {
             let batch: Vec<Digest> = digests.by_ref().take(WALK_BATCH).collect();
             for info in self.blocking(move |inner| blob::infos(inner, &batch)).await? {

@@ -225,6 +225,20 @@ async fn labels_walk_filters_delete() {
         assert_eq!(walk(&[]).await, 2);
         assert_eq!(walk(&["labels.\"a.b\"==1"]).await, 1);
         assert_eq!(walk(&["labels.c"]).await, 0);
+        for (filters, count) in [
+            (&["labels.d"][..], 1),
+            (&["labels.d~=^4"], 1),
+            (&["labels.d!=4"], 1),
+            (&["labels.d==4,labels.\"a.b\"!=1"], 0),
+            (&["labels.x", "labels.\"a.b\"==1"], 1),
+            (&["labels.\"a.b\"==1", "size==3"], 2),
+            (&["labels.\"a.b\"==\"1\\\"\""], 0),
+        ] {
+            assert_eq!(walk(filters).await, count, "{filters:?}");
+        }
+        let odd = Labels::from([("e\"\\".to_owned(), "\u{fc}\n\"".to_owned())]);
+        store.update(&one.digest, &odd, &["labels.e\"\\"]).await.expect("updates");
+        assert_eq!(walk(&["labels.\"e\\\"\\\\\"==\"\u{fc}\\n\\\"\""]).await, 1);
         let stopped = store.walk(&FilterSet::all(), &mut |_| Err(Error::conflict("enough"))).await;
         assert_eq!(kind(stopped), ErrorKind::Conflict);
 

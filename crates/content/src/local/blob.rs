@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs::{self, File, FileType, Metadata as FileMetadata, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -257,6 +258,21 @@ pub(super) fn list(inner: &Inner) -> Result<Vec<Digest>> {
         }
     }
     Ok(digests)
+}
+
+/// Lists the blobs whose labels, as they are written down, have one of these texts in them. Some of them may be gone.
+pub(super) fn labelled(inner: &Inner, texts: &[String]) -> Result<Vec<Digest>> {
+    let found: BTreeSet<String> = inner.metadata.read_blocking(|connection| {
+        let mut query = connection.prepare_cached("SELECT digest FROM content WHERE instr(labels, ?1)")?;
+        let mut found = BTreeSet::new();
+        for text in texts {
+            for digest in query.query_map([text], |row| row.get(0))? {
+                found.insert(digest?);
+            }
+        }
+        Ok(found)
+    })?;
+    Ok(found.into_iter().filter_map(|digest| digest.parse().ok()).collect())
 }
 
 pub(super) fn delete(inner: &Inner, digest: &Digest) -> Result<()> {
