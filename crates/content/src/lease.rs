@@ -214,6 +214,17 @@ pub trait LeaseManager: Debug + Send + Sync + 'static {
     /// `NotFound` when there is no such lease.
     async fn add_resource(&self, id: &str, resource: &Resource) -> Result<()>;
 
+    /// Adds several resources. They may come one by one: where it fails, some may have been added.
+    ///
+    /// # Errors
+    /// As [`LeaseManager::add_resource`].
+    async fn add_resources(&self, id: &str, resources: &[Resource]) -> Result<()> {
+        for resource in resources {
+            self.add_resource(id, resource).await?;
+        }
+        Ok(())
+    }
+
     /// Removes a resource.
     ///
     /// # Errors
@@ -271,10 +282,18 @@ impl LeasedStore {
     /// # Errors
     /// Those of the store.
     pub async fn add(&self, digest: &Digest) -> Result<()> {
-        match (self.store.leases(), &self.lease) {
-            (Some(leases), Some(id)) => leases.add_resource(id, &Resource::Content(digest.clone())).await,
-            _ => Ok(()),
-        }
+        self.add_all([digest]).await
+    }
+
+    /// Holds several blobs, as [`LeasedStore::add`] does one. Some may be held where it fails.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn add_all<'a>(&self, digests: impl IntoIterator<Item = &'a Digest> + Send) -> Result<()> {
+        let (Some(leases), Some(id)) = (self.store.leases(), &self.lease) else { return Ok(()) };
+        let resources: Vec<Resource> =
+            digests.into_iter().map(|digest| Resource::Content(digest.clone())).collect();
+        leases.add_resources(id, &resources).await
     }
 
     /// Ends the lease: what it held is by now held by something else, or may go.

@@ -60,7 +60,7 @@ mod write_timeout;
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use wharf_content::{Catalogue, Store};
 use wharf_images::ImageStore;
 
@@ -109,6 +109,9 @@ pub const UPLOAD_GRACE: Duration = Duration::from_secs(60 * 60);
 pub const UPLOAD_IDLE: Duration = Duration::from_secs(10);
 /// The most connections that are served at the same time; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 512;
+
+/// The most manifests that are taken in at the same time.
+const MAX_PUSHES: usize = 64;
 
 /// How a registry behaves.
 #[derive(Clone)]
@@ -163,7 +166,7 @@ impl RegistryOptions {
         self
     }
 
-    /// Refuses everything that would change the store (403, `DENIED`). A [proxy](Self::with_proxy) gives what is there and fetches nothing.
+    /// Refuses everything that would change the store (405, `UNSUPPORTED`). A [proxy](Self::with_proxy) gives what is there and fetches nothing.
     #[must_use]
     pub fn with_read_only(mut self) -> Self {
         self.read_only = true;
@@ -328,6 +331,8 @@ struct Inner {
     /// Held while tags are changed, so that a condition on one still holds when it is.
     tagging: Mutex<()>,
     room: Room,
+    /// A place for each manifest that is taken in.
+    pushes: Arc<Semaphore>,
     metrics: Option<Metrics>,
     relay: Option<Relay>,
 }
@@ -360,10 +365,9 @@ impl Registry {
             .inspect_err(|error| tracing::warn!(error = %error.report(), "nothing is counted"))
             .ok();
         let room = Room::new(options.manifest_memory);
-        let tagging = Mutex::new(());
-        Self {
-            inner: Arc::new(Inner { store, images, options, keeper, parking, tagging, room, metrics, relay }),
-        }
+        let (tagging, pushes) = (Mutex::new(()), Arc::new(Semaphore::new(MAX_PUSHES)));
+        let inner = Inner { store, images, options, keeper, parking, tagging, room, pushes, metrics, relay };
+        Self { inner: Arc::new(inner) }
     }
 
     fn store(&self) -> &dyn Store {
@@ -387,6 +391,13 @@ impl Registry {
         self.inner.metrics.as_ref()
     }
 
+    /// Waits until no manifest is being taken in any more. Those whose clients have gone are, too.
+    async fn pushes_end(&self) {
+        let places = u32::try_from(MAX_PUSHES).unwrap_or(u32::MAX);
+        // It is never closed.
+        drop(self.inner.pushes.acquire_many(places).await);
+    }
+
     /// Answers a request. What is left of the body is the caller's to settle.
     async fn answer(
         &self,
@@ -404,13 +415,8 @@ impl Registry {
             return Err(Refusal::denied("a page on the web may not change this registry"));
         }
         if self.options().read_only && call.writes() {
-            let message = "this registry is read-only";
-            // "Deleting" has a status of its own for registries that do not.
-            return Err(if call.deletes() {
-                Refusal::not_allowed(message)
-            } else {
-                Refusal::denied(message)
-            });
+            // As "Deleting" has it; nobody's permission is missing.
+            return Err(Refusal::not_allowed("this registry is read-only"));
         }
         // What is fetched is a change of the store, too.
         if let Some(relay) = self.inner.relay.as_ref().filter(|_| !self.options().read_only)

@@ -44,6 +44,8 @@ mod sending;
 mod site;
 #[path = "server/slow.rs"]
 mod slow;
+#[path = "server/taking.rs"]
+mod taking;
 #[path = "server/tls.rs"]
 mod tls;
 #[path = "server/uploads.rs"]

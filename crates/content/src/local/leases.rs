@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
+    slice,
     time::SystemTime,
 };
 
@@ -64,12 +65,13 @@ pub(super) fn require(connection: &Connection, id: &str) -> Result<()> {
 }
 
 /// Adds a resource to a lease that may be gone by now.
-pub(super) fn add(connection: &Connection, id: &str, resource: &Resource) -> Result<()> {
+pub(super) fn add(connection: &Connection, id: &str, resources: &[Resource]) -> Result<()> {
     require(connection, id)?;
-    connection.execute(
-        "INSERT OR IGNORE INTO lease_resource (lease, kind, id) VALUES (?1, ?2, ?3)",
-        (id, resource.kind(), resource.id()),
-    )?;
+    let mut insert = connection
+        .prepare_cached("INSERT OR IGNORE INTO lease_resource (lease, kind, id) VALUES (?1, ?2, ?3)")?;
+    for resource in resources {
+        insert.execute((id, resource.kind(), resource.id()))?;
+    }
     Ok(())
 }
 
@@ -211,9 +213,14 @@ impl LeaseManager for LocalStore {
     }
 
     async fn add_resource(&self, id: &str, resource: &Resource) -> Result<()> {
-        let (id, resource) = (id.to_owned(), resource.clone());
+        self.add_resources(id, slice::from_ref(resource)).await
+    }
+
+    /// All of them or none.
+    async fn add_resources(&self, id: &str, resources: &[Resource]) -> Result<()> {
+        let (id, resources) = (id.to_owned(), resources.to_vec());
         self.changing(move |inner| {
-            inner.metadata.write_blocking(|connection| add(connection, &id, &resource))
+            inner.metadata.write_blocking(|connection| add(connection, &id, &resources))
         })
         .await
     }

@@ -181,7 +181,7 @@ fn record(connection: &Connection, job: &Job, is_new: bool, now: SystemTime) -> 
         blob::add_labels(connection, &job.digest, &job.labels, now)?;
     }
     match &job.lease {
-        Some(lease) => leases::add(connection, lease, &Resource::Content(job.digest.clone())),
+        Some(lease) => leases::add(connection, lease, &[Resource::Content(job.digest.clone())]),
         None => Ok(()),
     }
 }

@@ -280,7 +280,7 @@ impl Core {
 fn hold(inner: &Inner, lease: Option<&str>, digest: &Digest) -> Result<()> {
     let Some(lease) = lease else { return Ok(()) };
     let resource = Resource::Content(digest.clone());
-    inner.metadata.write_blocking(|connection| leases::add(connection, lease, &resource))
+    inner.metadata.write_blocking(|connection| leases::add(connection, lease, &[resource]))
 }
 
 /// Writes all chunks in as few calls as the system allows.

@@ -18,6 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::server::TlsStream;
 use wharf_content::Result;
@@ -114,10 +115,14 @@ pub async fn serve(
     }
     drop(listener);
     ending.send_replace(true);
-    if tokio::time::timeout(registry.options().shutdown_grace, graceful.shutdown()).await.is_err() {
+    let until = Instant::now() + registry.options().shutdown_grace;
+    if tokio::time::timeout_at(until, graceful.shutdown()).await.is_err() {
         tracing::warn!(connections = connections.len(), "cutting connections that did not finish in time");
     }
     connections.shutdown().await;
+    if tokio::time::timeout_at(until, registry.pushes_end()).await.is_err() {
+        tracing::warn!("giving up manifests that were not taken in in time");
+    }
     registry.inner.parking.release_all();
     Ok(())
 }

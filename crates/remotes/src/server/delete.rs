@@ -34,6 +34,11 @@ fn untagged(repository: &Repository) -> String {
     format!("{LABEL_UNTAGGED}{}", repository.as_str())
 }
 
+/// What takes back that a record is hidden from a repository, as the path of a field.
+pub(super) fn hidden_field(repository: &Repository) -> String {
+    format!("labels.{}", label(repository))
+}
+
 /// Whether content is deleted in a repository.
 pub(super) fn is_deleted(labels: &Labels, repository: &Repository) -> bool {
     // Looked for by its beginning first: next to nothing has one.
@@ -68,7 +73,7 @@ impl Registry {
                     if let Err(refusal) = self.mark(&image.target.digest, untagged(repository)).await {
                         tracing::warn!(digest = %image.target.digest, ?refusal, "a manifest is not marked as untagged");
                     }
-                    self.put_away(repository, host, image).await?;
+                    self.put_away(repository, image).await?;
                     match self.find(repository, host, tag).await? {
                         Some(next) => image = next,
                         None => break,
@@ -83,7 +88,7 @@ impl Registry {
                 for image in self.images().list(&recorded).await? {
                     let name = ImageReference::parse(&image.name);
                     if name.is_ok_and(|name| repository.covers(&meanings, &name)) {
-                        self.put_away(repository, host, image).await?;
+                        self.put_away(repository, image).await?;
                     }
                 }
                 self.mark(digest, label(repository)).await?;
@@ -179,10 +184,8 @@ impl Registry {
     }
 
     /// Removes the record of an image of this registry, and hides one that is not.
-    async fn put_away(&self, repository: &Repository, host: &Host, image: Image) -> Result<(), Refusal> {
-        let is_named_after_us =
-            ImageReference::parse(&image.name).is_ok_and(|name| name.repository() == repository.pushed(host));
-        let outcome = if is_named_after_us || image.labels.get(LABEL_PUSHED) == Some(&image.name) {
+    async fn put_away(&self, repository: &Repository, image: Image) -> Result<(), Refusal> {
+        let outcome = if image.labels.get(LABEL_PUSHED) == Some(&image.name) {
             // What it points to by now may be something else.
             self.images().delete(&image.name, Some(&image.target)).await
         } else {

@@ -25,6 +25,7 @@ use wharf_images::{
 use super::{
     Registry,
     condition::{self, is_conditional},
+    delete::hidden_field,
     media_type::LABEL_MEDIA_TYPE,
     names::Host,
     referrers::LABEL_SUBJECT,
@@ -75,9 +76,15 @@ impl Registry {
         let media_type = self.agreed_type(declared, &whole.bytes)?;
         let descriptor = Descriptor::new(media_type, digest, whole.bytes.len() as u64);
         // To its end, also where the client does not wait for that: nothing is left half done.
+        // So many at a time, whether their clients are still there or not.
+        let place = Arc::clone(&self.inner.pushes).acquire_owned();
+        let place = tokio::time::timeout(self.options().body_timeout, place).await;
+        let place = place.map_err(|_| Refusal::busy("the registry is busy with other manifests"))?;
         let (registry, headers) = (self.clone(), head.headers.clone());
-        let taken =
-            task::spawn(async move { registry.take_whole(push, host, headers, descriptor, whole).await });
+        let taken = task::spawn(async move {
+            let _place = place;
+            registry.take_whole(push, host, headers, descriptor, whole).await
+        });
         taken.await.map_err(|error| Error::internal("a push ended early").with_source(error))?
     }
 
@@ -123,15 +130,24 @@ impl Registry {
         descriptor: &Descriptor,
         bytes: &Bytes,
     ) -> Result<Taken, Refusal> {
-        // From here on nobody else changes what a condition is about.
+        let is_conditional = is_conditional(headers);
+        let by_tag = !push.by_parameter && !push.tags.is_empty();
+        // Nobody else changes what a condition is about from where it counts until this push has changed it. What is done before that may take long.
         let mut tagging = None;
-        if is_conditional(headers) {
-            tagging = Some(self.inner.tagging.lock().await);
-            let current = self.standing(push, host).await?;
-            condition::check(headers, current.as_ref())?;
+        if is_conditional {
+            if !by_tag {
+                tagging = Some(self.inner.tagging.lock().await);
+            }
+            self.check_condition(push, host, headers).await?;
         }
         let (decoded, missing) = self.decode_pushed(leased, descriptor, bytes).await?;
         keep(leased, descriptor, bytes.clone(), labels(descriptor, &decoded)).await?;
+        if tagging.is_none() && !push.tags.is_empty() {
+            tagging = Some(self.inner.tagging.lock().await);
+        }
+        if is_conditional && by_tag {
+            self.check_condition(push, host, headers).await?;
+        }
         if push.tags.is_empty() {
             // Nothing holds it yet but what will list or tag it.
             self.inner.keeper.hold(self.store(), Resource::Content(descriptor.digest.clone())).await?;
@@ -144,17 +160,20 @@ impl Registry {
                 restored => restored?,
             }
         }
-        let repository = push.repository.pushed(host);
-        if tagging.is_none() && !push.tags.is_empty() {
-            tagging = Some(self.inner.tagging.lock().await);
-        }
+        let (repository, shown) = (push.repository.pushed(host), hidden_field(&push.repository));
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
             let labels = Labels::from([(LABEL_PUSHED.to_owned(), name.clone())]);
-            retarget(self.images(), Image::new(name, descriptor.clone()).with_labels(labels)).await?;
+            let image = Image::new(name, descriptor.clone()).with_labels(labels);
+            retarget(self.images(), image, Some(&shown)).await?;
         }
         drop(tagging);
         Ok(Taken { subject: decoded.subject, missing })
+    }
+
+    /// Refuses a push whose condition is not met now.
+    async fn check_condition(&self, push: &Push, host: &Host, headers: &HeaderMap) -> Result<(), Refusal> {
+        condition::check(headers, self.standing(push, host).await?.as_ref())
     }
 
     /// What is there now under the name that a push is for.
@@ -260,15 +279,17 @@ fn incomplete(missing: usize) -> String {
 /// The parts of a manifest that are not there. Holds those that are.
 async fn missing_parts<'a>(leased: &LeasedStore, decoded: &'a Decoded) -> Result<Vec<&'a str>, Refusal> {
     let mut seen = HashSet::new();
+    let children = decoded.children.iter().map(|child| &child.descriptor);
+    let parts: Vec<&Digest> = children
+        .filter(|child| !media_types::is_non_distributable(&child.media_type) && seen.insert(&child.digest))
+        .map(|child| &child.digest)
+        .collect();
+    // Held first: what is there after that cannot go.
+    leased.add_all(parts.iter().copied()).await?;
     let mut missing = Vec::new();
-    for child in decoded.children.iter().map(|child| &child.descriptor) {
-        if media_types::is_non_distributable(&child.media_type) || !seen.insert(&child.digest) {
-            continue;
-        }
-        // Held first: what is there after that cannot go.
-        leased.add(&child.digest).await?;
-        if !reading::exists(leased, &child.digest).await? {
-            missing.push(child.digest.as_str());
+    for part in parts {
+        if !reading::exists(leased, part).await? {
+            missing.push(part.as_str());
         }
     }
     Ok(missing)
@@ -320,10 +341,16 @@ pub(super) fn labels(descriptor: &Descriptor, decoded: &Decoded) -> Labels {
     labels
 }
 
-/// Points a record at a new target, whether there was one or not. Labels of one that was stay unless this one has them too.
-pub(super) async fn retarget(images: &dyn ImageStore, image: Image) -> Result<Image, Error> {
+/// Points a record at a new target, whether there was one or not. Labels of one that was stay unless this one has them too, or `cleared` is the
+/// path of one.
+pub(super) async fn retarget(
+    images: &dyn ImageStore,
+    image: Image,
+    cleared: Option<&str>,
+) -> Result<Image, Error> {
     let labels: Vec<String> = image.labels.keys().map(|key| format!("labels.{key}")).collect();
-    let changed: Vec<&str> = iter::once("target").chain(labels.iter().map(String::as_str)).collect();
+    let changed = iter::once("target").chain(cleared).chain(labels.iter().map(String::as_str));
+    let changed: Vec<&str> = changed.collect();
     match images.update(image.clone(), &changed).await {
         Err(error) if error.kind() == ErrorKind::NotFound => record::put(images, image).await,
         outcome => outcome,

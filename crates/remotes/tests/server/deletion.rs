@@ -112,6 +112,38 @@ async fn a_registry_that_is_called_in_several_ways() {
 }
 
 #[tokio::test]
+async fn images_of_other_registries_by_their_own_names() {
+    each(async |site: &Site| {
+        let pushed = site.push_image("mine", "1", b"layer").await;
+        let target = Descriptor::of(media_types::OCI_MANIFEST, &pushed);
+        let digest = Digest::sha256(&pushed);
+        let name = "ghcr.io/team/app:1";
+        site.images.create(Image::new(name, target.clone())).await.expect("creates");
+        let ours = [("Content-Type", media_types::OCI_MANIFEST)];
+        let theirs = [("Host", "ghcr.io"), ours[0]];
+        for (path, headers) in [("ghcr.io/team/app", &ours[..]), ("team/app", &theirs)] {
+            let by_tag = format!("/v2/{path}/manifests/1");
+            for reference in ["1".to_owned(), digest.to_string()] {
+                let there = format!("/v2/{path}/manifests/{reference}");
+                assert_eq!(site.send("GET", &by_tag, headers, b"").await.body, pushed, "{there}");
+                assert_eq!(site.send("DELETE", &there, headers, b"").await.status, 202, "{there}");
+                site.send("GET", &by_tag, headers, b"").await.refuses(404, "MANIFEST_UNKNOWN");
+                let kept = site.images.get(name).await.expect("it is the store's");
+                assert_eq!(kept.target, target);
+                // Who pushes it again sees it again, though it has the same target.
+                assert_eq!(site.send("PUT", &by_tag, headers, &pushed).await.status, 201);
+                let tags = site.send("GET", &format!("/v2/{path}/tags/list"), headers, b"").await;
+                assert_eq!(tags.json()["tags"], serde_json::json!(["1"]), "{there}");
+                // As it was before, which has been pushed by now.
+                site.images.delete(name, None).await.expect("deletes");
+                site.images.create(Image::new(name, target.clone())).await.expect("creates");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_manifest() {
     each(async |site: &Site| {
         let pushed = site.push_image("a", "x", b"layer").await;

@@ -67,14 +67,17 @@ impl Site {
 
     /// The records of the requests so far, once there are `count`.
     pub(crate) async fn records(&self, count: usize) -> Vec<AccessRecord> {
-        for _ in 0..200 {
+        for _ in 0..2000 {
             let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if records.len() >= count {
                 return records;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("fewer than {count} requests were recorded");
+        panic!(
+            "{} of {count} requests were recorded",
+            self.records.lock().unwrap_or_else(PoisonError::into_inner).len()
+        );
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -141,6 +144,16 @@ impl Site {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").await
+    }
+
+    /// Waits until nobody is connected.
+    pub(crate) async fn deserted(&self) {
+        soon(async || {
+            let metrics = String::from_utf8(self.get("/metrics").await.body).expect("text");
+            // But who asks.
+            metrics.lines().any(|line| line == "wharf_registry_connections 1")
+        })
+        .await;
     }
 
     /// Pushes a blob in one request.

@@ -67,7 +67,7 @@ impl Registry {
         let reference = Reference::parse(name)?;
         let (store, _kept) = self.held(&descriptor).await?;
         self.bring(store.as_ref(), reference.repository(), &descriptor).await?;
-        push::retarget(self.images(), Image::new(name, descriptor.clone())).await?;
+        push::retarget(self.images(), Image::new(name, descriptor.clone()), None).await?;
         Ok((descriptor, "miss"))
     }
 
@@ -95,7 +95,7 @@ impl Registry {
             // For as long as what leads to it might still come.
             return self.inner.keeper.hold(self.store(), Resource::Content(digest)).await;
         }
-        push::retarget(self.images(), Image::new(name, descriptor)).await.map(drop)
+        push::retarget(self.images(), Image::new(name, descriptor), None).await.map(drop)
     }
 
     async fn resolve(&self, name: &str) -> Result<Descriptor> {
