@@ -9,7 +9,7 @@ use wharf_content::{BlobReader, Descriptor, Digest, ErrorKind};
 
 use super::{
     Registry,
-    condition::etag,
+    condition::{etag, is_known},
     media_type::OCTET_STREAM,
     names::Repository,
     range::{self, Selection},
@@ -43,9 +43,11 @@ impl Registry {
 pub(super) fn send(digest: &Digest, reader: Arc<dyn BlobReader>, head: &Parts) -> Result<Reply, Refusal> {
     let size = reader.size();
     let etag = etag(digest);
-    // A range means something to GET alone (RFC 9110, 14.2).
+    // A range means something to GET alone (RFC 9110, 14.2), and nothing where the blob is not sent at all (13.2.2).
     let selection = match head.method {
-        http::Method::GET => range::select(&head.headers, &etag, size),
+        http::Method::GET if !is_known(&head.headers, etag.as_bytes()) => {
+            range::select(&head.headers, &etag, size)
+        }
         _ => Selection::Whole,
     };
     match selection {

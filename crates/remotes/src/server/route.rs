@@ -53,11 +53,6 @@ impl Call {
         }
     }
 
-    /// Whether it is a deletion of content, which a registry may not have at all.
-    pub(super) fn deletes(&self) -> bool {
-        matches!(self, Self::DeleteManifest { .. } | Self::DeleteBlob { .. })
-    }
-
     /// Whether it may change the store.
     pub(super) fn writes(&self) -> bool {
         match self {
