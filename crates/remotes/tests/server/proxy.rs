@@ -232,8 +232,32 @@ async fn a_tag_is_asked_about_when_it_may_have_moved() {
     site.get("/v2/lib/none/tags/list").await.refuses(404, "NAME_UNKNOWN");
     let name = upper.name();
     upper.site.stop().await;
-    site.get(tag).await.refuses(502, "UNAVAILABLE");
+    site.get(tag).await.refuses(404, "MANIFEST_UNKNOWN");
+    site.get("/v2/lib/app/tags/list").await.refuses(502, "UNAVAILABLE");
     assert!(site.images.get(&name).await.is_ok());
+}
+
+#[tokio::test]
+async fn blobs_of_the_upstream_are_no_manifests() {
+    let upper = Upper::start().await;
+    let site = cache(Arc::new(MemoryStore::new()), proxy_of(upper.site.address)).await;
+    let nothing_more = async |count: usize| {
+        for blob in [&upper.layers[0][..], CONFIG] {
+            let path = format!("/v2/lib/app/manifests/{}", Digest::sha256(blob));
+            for method in ["GET", "HEAD"] {
+                assert_eq!(site.send(method, &path, &[], b"").await.status, 404, "{path}");
+            }
+        }
+        assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists").len(), count);
+    };
+    nothing_more(0).await;
+    // When the manifests have told the types of their parts, either.
+    assert_eq!(site.get("/v2/lib/app/manifests/v1").await.body, upper.index);
+    let manifest = format!("/v2/lib/app/manifests/{}", Digest::sha256(&upper.manifest));
+    assert_eq!(site.get(&manifest).await.body, upper.manifest);
+    nothing_more(1).await;
+    let blob = format!("/v2/lib/app/blobs/{}", Digest::sha256(CONFIG));
+    assert_eq!(site.get(&blob).await.body, CONFIG);
 }
 
 #[tokio::test]

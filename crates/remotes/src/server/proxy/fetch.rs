@@ -7,7 +7,7 @@ use wharf_content::{
     reading,
 };
 use wharf_images::{
-    Decoded, Image, Reference,
+    Decoded, Image, Kind, Reference, decode,
     media_types::is_schema1,
     progress::{Event, Sink},
     transport::Resolved,
@@ -16,7 +16,7 @@ use wharf_images::{
 use crate::{
     DistributionSource,
     fetch::{fetch_into, ingest_name},
-    server::{Registry, keep::Kept, metrics::Metrics, push},
+    server::{Registry, keep::Kept, media_type::OCTET_STREAM, metrics::Metrics, push},
 };
 
 /// Counts what comes from the upstream.
@@ -77,9 +77,22 @@ impl Registry {
         let name = format!("{repository}@{digest}");
         let promised = relay.promises.of(repository, &digest);
         let is_part = promised.is_some() || self.is_part(repository, &digest).await?;
+        let catalogue = &self.options().catalogue;
+        let kind_of = |descriptor: &Descriptor| decode::kind(&descriptor.media_type, catalogue);
         let descriptor = match promised {
-            Some(promised) => promised,
-            None => self.resolve(&name).await?,
+            Some(promised) if kind_of(&promised)?.is_some_and(Kind::is_manifest) => promised,
+            _ => {
+                let resolved = self.resolve(&name).await?;
+                let is_blob = match kind_of(&resolved)? {
+                    Some(kind) => !kind.is_manifest(),
+                    // A type of its own is what only manifests have there.
+                    None => resolved.media_type == OCTET_STREAM,
+                };
+                if is_blob {
+                    return Err(Error::not_found(format!("{name} is a blob and no manifest")));
+                }
+                resolved
+            }
         };
         let (store, _kept) = self.held(&descriptor).await?;
         let brought = self.bring(store.as_ref(), repository, &descriptor).await;

@@ -37,7 +37,7 @@ impl Registry {
         let listed: Outcome<Arc<Vec<String>>> = if let Some(listed) = in_time {
             listed
         } else {
-            let known = self.known_tags(&name).await?;
+            let known = self.known_tags(relay, &name).await?;
             if page.last.is_none() && !known.is_empty() {
                 self.stale("tags", &name, "it takes its time");
                 return Ok(tags::answer(repository, &known, page));
@@ -51,7 +51,7 @@ impl Registry {
             }
             Err(error) => {
                 let refused = || trouble::refusal(&relay.proxy.upstream, &error, tags::unknown);
-                let known = self.known_tags(&name).await?;
+                let known = self.known_tags(relay, &name).await?;
                 // What the store knows may end before what was answered last.
                 if !trouble::is_silent(&error) || page.last.is_some() || known.is_empty() {
                     self.relayed("tags", "miss");
@@ -108,9 +108,10 @@ impl Registry {
         Ok(listing.reply(repository, subject, next.map(|last| &last.digest)))
     }
 
-    /// The tags that the store has of a repository.
-    async fn known_tags(&self, repository: &str) -> Result<BTreeSet<String>> {
-        let images = self.images().list(&FilterSet::all()).await?;
+    /// The tags that the store has of a repository, and of which the upstream has not said that they are not there.
+    async fn known_tags(&self, relay: &Relay, repository: &str) -> Result<BTreeSet<String>> {
+        let mut images = self.images().list(&FilterSet::all()).await?;
+        images.retain(|image| !relay.seen.is_gone(&image.name));
         let names = images.iter().filter_map(|image| Reference::parse(&image.name).ok());
         let of_it = names.filter(|name| name.repository() == repository && name.digest().is_none());
         Ok(of_it.filter_map(|name| name.tag().map(str::to_owned)).collect())

@@ -161,8 +161,12 @@ impl Registry {
         if error.kind() == ErrorKind::NotFound {
             relay.seen.gone(name);
         }
-        if !trouble::may_pass(&error) || relay.seen.is_gone(name) {
+        if !trouble::may_pass(&error) {
             return Err(error);
+        }
+        if relay.seen.is_gone(name) {
+            return Err(Error::not_found(format!("{name} was not at the upstream when it answered last"))
+                .with_source(error));
         }
         tracing::warn!(
             name,
