@@ -55,10 +55,18 @@ impl Kept {
 impl Registry {
     /// Holds what a client is told to be there by an answer to HEAD: it may be about to push something made of it.
     pub(super) async fn hold_asked(&self, digest: &Digest, head: &Parts) -> Result<()> {
-        if head.method == Method::HEAD && self.takes_pushes() {
-            self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await?;
+        if head.method != Method::HEAD || !self.takes_pushes() {
+            return Ok(());
         }
-        Ok(())
+        match self.inner.keeper.hold(self.store(), Resource::Content(digest.clone())).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+            // Nothing can be pushed then, which is no reason to keep back what is here.
+            Err(error) => {
+                tracing::warn!(%digest, error = %error.report(), "what was asked for cannot be held");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }
 

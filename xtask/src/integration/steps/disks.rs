@@ -10,8 +10,9 @@ use super::super::small::{FIRST, SECOND};
 use super::super::store::Store;
 use super::super::strace::{self, Inject};
 use super::super::{Step, World};
+use super::serve::Server;
 use crate::failure::{Context, Result, ensure, ensure_equal};
-use crate::process::{Finished, Tool};
+use crate::process::{Finished, Signal, Tool};
 
 pub(super) const STEPS: &[Step] = &[
     ("store-read-only", read_only),
@@ -19,6 +20,7 @@ pub(super) const STEPS: &[Step] = &[
     ("disk-full-small", disk_full_small),
     ("no-inodes", no_inodes),
     ("fsync-fails", fsync_fails),
+    ("serve-disk-full", served_when_full),
 ];
 
 /// The exit code for what the local disk does.
@@ -102,6 +104,30 @@ fn disk_full_small(world: &World) -> Result<()> {
     intact(&store, &[&first, &second])?;
     store.gc(&[])?;
     store.only_needed()
+}
+
+/// A registry whose disk is full is pulled from by tag and by digest, and takes nothing more.
+fn served_when_full(world: &World) -> Result<()> {
+    let directory = world.dir("serve-disk-full")?;
+    let disk = SmallDisk::mount(&directory.join("disk"), "size=64m", &directory)?;
+    let store = on_disk(world, &disk);
+    let digest = store.pull(&world.registry.image(FIRST), &[])?;
+    let server = Server::start(world, &store, "serve-disk-full")?;
+    disk.remount(&format!("size={}k", kibibytes(&disk, "used")?))?;
+    let registry = format!("127.0.0.1:{}", server.port);
+    let name = format!("{registry}/{FIRST}");
+    let (repository, _) = name.rsplit_once(':').context(FIRST)?;
+    let pulled = world.store("serve-disk-full-pulled")?;
+    ensure_equal("the digest", &pulled.pull(&name, &[])?, &digest)?;
+    pulled.wharf(&["pull", &format!("{repository}@{digest}")]).success()?;
+    let seeds = world.store("serve-disk-full-seeds")?;
+    let second = world.registry.image(SECOND);
+    seeds.pull(&second, &[])?;
+    let refused = seeds.fails(&["push", &second, &format!("{registry}/{SECOND}")], 6)?;
+    ensure(refused.stderr.contains("507"), || format!("a push is told {}", refused.stderr))?;
+    server.daemon.stop(Signal::Terminate)?;
+    disk.remount("size=64m")?;
+    intact(&store, &[&world.registry.image(FIRST)])
 }
 
 /// A column of df for the disk, in KiB.
