@@ -5,9 +5,13 @@
 //! verifies it, and until then nothing can be read. What fails stays as it is and can be finished with another digest, gone on with, or cancelled;
 //! only what fails for want of room goes at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderName, StatusCode, header, request::Parts};
+use tokio::runtime::Handle;
 use wharf_content::{
     Algorithm, CommitOptions, Digest, Error, ErrorKind, IngestOptions, Ingester, Resource, Status, Writer,
     backoff::Backoff, reading,
@@ -55,6 +59,8 @@ impl Registry {
         let upload = Upload { repository: repository.clone(), id };
         let algorithm = start.algorithm();
         let (options, kept) = self.ingest(&upload, algorithm).await?;
+        // Dropped after the writer, which locks the ingest.
+        let mut nameless = Nameless { registry: self, ingest: None };
         let mut writer = self.store().writer(options).await?;
         let Start::Whole(digest) = start else {
             if algorithm == Algorithm::default() {
@@ -66,6 +72,7 @@ impl Registry {
             }
             return Ok(progress(StatusCode::ACCEPTED, &upload, 0));
         };
+        nameless.ingest = Some(upload.ingest());
         let outcome = match append(writer.as_mut(), body, &upload, head).await {
             Ok(()) => self.commit(writer.as_mut(), &upload, &digest).await,
             refused => refused,
@@ -76,6 +83,7 @@ impl Registry {
             drop(writer);
             self.forget(&upload).await;
         }
+        nameless.ingest = None;
         outcome.map(|()| created(repository, &digest))
     }
 
@@ -229,6 +237,30 @@ impl Registry {
             _ => {}
         }
         Ok(self.restore(&upload.repository, digest).await?)
+    }
+}
+
+/// Removes an upload whose number nobody was told, where its client goes away in the middle.
+struct Nameless<'a> {
+    registry: &'a Registry,
+    ingest: Option<String>,
+}
+
+impl Drop for Nameless<'_> {
+    fn drop(&mut self) {
+        let (Some(ingest), Ok(runtime)) = (self.ingest.take(), Handle::try_current()) else { return };
+        let store = Arc::clone(&self.registry.inner.store);
+        runtime.spawn(async move {
+            let (began, mut backoff) = (Instant::now(), Backoff::new(FIRST_RETRY, MAX_RETRY));
+            // What was being written keeps it locked for a moment.
+            while let Err(error) = store.abort(&ingest).await {
+                if error.kind() != ErrorKind::Unavailable || began.elapsed() >= BUSY_WAIT {
+                    tracing::debug!(error = %error.report(), "an upload that nobody knows of cannot be removed");
+                    break;
+                }
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        });
     }
 }
 

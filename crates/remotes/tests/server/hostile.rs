@@ -16,7 +16,7 @@ use wharf_remotes::server::RegistryOptions;
 
 use crate::{
     bytes,
-    site::{Answer, Site, each, index},
+    site::{Answer, Site, each, index, soon},
 };
 
 /// How long clients here may take in the tests of that.
@@ -238,6 +238,25 @@ async fn bodies_that_break_off_or_are_none() {
             let _ = stream.read_to_end(&mut Vec::new()).await;
             unharmed(site, 0).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_leaves_before_the_answer_leaves_nothing_that_has_no_name() {
+    each(async |site: &Site| {
+        let body = bytes(3_000_000);
+        let path = format!("/v2/a/blobs/uploads/?digest={}", Digest::sha256(b"another"));
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        for _ in 0..5 {
+            let mut stream = site.connect().await;
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            stream.write_all(&body).await.expect("sent");
+            drop(stream);
+        }
+        site.deserted().await;
+        soon(async || site.store.list_statuses(&FilterSet::all()).await.expect("lists").is_empty()).await;
+        unharmed(site, 0).await;
     })
     .await;
 }
