@@ -19,11 +19,16 @@ pub(super) const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const EMPTY_INDEX: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
-/// First labels and the time of their last change, one row for each blob that ever had any; then leases.
+/// First labels and the time of their last change, one row for each blob that ever had any; then leases. Labels may be long, and in a table
+/// without row ids every search reads those of the rows that it passes.
 const TABLES: &[&str] = &[
     "CREATE TABLE content (digest TEXT PRIMARY KEY, updated_at INTEGER NOT NULL, labels TEXT NOT NULL) \
      WITHOUT ROWID",
     leases::TABLES,
+    "ALTER TABLE content RENAME TO content_1; \
+     CREATE TABLE content (digest TEXT NOT NULL PRIMARY KEY, updated_at INTEGER NOT NULL, labels TEXT NOT NULL); \
+     INSERT INTO content SELECT digest, updated_at, labels FROM content_1; \
+     DROP TABLE content_1",
 ];
 
 impl Inner {
@@ -145,6 +150,23 @@ mod tests {
         assert_eq!(fs::metadata(&root).expect("exists").permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(root.join("oci-layout")).expect("reads"), OCI_LAYOUT);
         assert_eq!(fs::read_to_string(root.join("index.json")).expect("reads"), EMPTY_INDEX);
+    }
+
+    #[test]
+    fn a_store_of_before_keeps_its_labels() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let metadata = Metadata::open(dir.path(), Durability::Full).expect("makes");
+        metadata.migrate("content", &TABLES[..2]).expect("as it was");
+        let row = "INSERT INTO content VALUES ('sha256:00', 7, '{\"a\":\"b\"}')";
+        metadata.write_blocking(|connection| Ok(connection.execute_batch(row)?)).expect("writes");
+        drop(metadata);
+        let metadata = open(dir.path(), Durability::Full).expect("opens");
+        let found = metadata.read_blocking(|connection| {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+            let wanted = "SELECT updated_at, labels FROM content WHERE digest = 'sha256:00'";
+            Ok(connection.query_row(wanted, [], row)?)
+        });
+        assert_eq!(found.expect("it is there"), (7, r#"{"a":"b"}"#.to_owned()));
     }
 
     #[test]

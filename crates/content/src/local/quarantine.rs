@@ -179,7 +179,7 @@ fn harmless(name: &str) -> String {
 
 fn lost(inner: &Inner) -> Result<Vec<Lost>> {
     let labelled: Vec<String> = inner.metadata.read_blocking(|connection| {
-        let mut query = connection.prepare_cached("SELECT digest FROM content")?;
+        let mut query = connection.prepare_cached("SELECT digest FROM content ORDER BY digest")?;
         let digests = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         Ok(digests)
     })?;
