@@ -10,7 +10,7 @@ use wharf_remotes::{RemoteError, credentials::Audience};
 use crate::{
     args::Format,
     context::Context,
-    output::{escape, escape_json},
+    output::{escape, escape_json, note},
 };
 
 /// Exit codes, which scripts rely on.
@@ -422,21 +422,18 @@ pub(crate) fn report(error: &Error, format: Format) -> Code {
 }
 
 /// As [`report`], of an error that means something else to a script than it does by itself.
-#[expect(clippy::print_stderr, reason = "this is where errors are printed")]
 pub(crate) fn report_as(error: &Error, format: Format, code: Code) -> Code {
-    let report = error.report();
+    let (report, hint) = (error.report(), hint(error));
     match format {
         Format::Text => {
-            eprintln!("error[{}]: {}", error.kind(), escape(&report));
-            if let Some(hint) = hint(error) {
-                eprintln!("hint: {hint}");
-            }
+            let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+            note(&format!("error[{}]: {}{hint}", error.kind(), escape(&report)));
         }
         Format::Json => {
             let object = json!({
-                "error": { "kind": error.kind().as_str(), "message": report, "hint": hint(error), "exit": code as u8 }
+                "error": { "kind": error.kind().as_str(), "message": report, "hint": hint, "exit": code as u8 }
             });
-            eprintln!("{}", escape_json(&object.to_string()));
+            note(&escape_json(&object.to_string()));
         }
     }
     code

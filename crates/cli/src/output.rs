@@ -73,9 +73,9 @@ pub(crate) fn refuse_terminal(instead: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something beside the data, on standard error. Nobody listening is no reason to stop.
+/// Says something beside the data, on standard error and in one piece. Nobody listening is no reason to stop.
 pub(crate) fn note(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// Writes a line to standard output.

@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    fs::File,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
@@ -328,6 +329,40 @@ async fn output_that_is_full_is_not_taken_for_the_store() {
     }
     let file = wharf.run(&["content", "get", pulled.trim(), "-o", "/dev/full"]).await.failed(8);
     assert!(file.contains("cannot write to /dev/full") && file.contains("where the output goes"), "{file}");
+}
+
+/// A device that has no room, and a pipe that nobody reads.
+fn deaf() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    [File::options().write(true).open("/dev/full").expect("a device of Linux").into(), writer.into()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_that_nobody_hears_are_errors_and_stop_nothing() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--platform", "linux/amd64", &name]).await.succeeded();
+    for format in ["text", "json"] {
+        for (arguments, code) in [
+            (&["pull", "UPPER"][..], 3),
+            (&["nonsense"], 3),
+            (&["rm", "nope"], 2),
+            (&["rm", "nope", "no", "k:1"], 7),
+        ] {
+            for stderr in deaf() {
+                wharf.run(&["tag", "--force", &name, "k:1"]).await.succeeded();
+                let mut command = wharf.command(arguments);
+                command.args(["--format", format]).stdout(Stdio::null()).stderr(stderr);
+                let status = tokio::task::spawn_blocking(move || command.status()).await.expect("no panic");
+                let found = status.expect("the program runs").code();
+                assert_eq!(found, Some(code), "{arguments:?} {format}");
+                let images = wharf.run(&["ls", "-q"]).await.succeeded();
+                assert_eq!(images.contains("k:1"), code != 7, "{arguments:?} {format}: {images}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
