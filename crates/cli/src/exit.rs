@@ -287,16 +287,24 @@ fn denied_hint(error: &Error) -> Option<String> {
             "{host} does not know this user and password; many registries want an access token for a password"
         ));
     }
-    Some(if is_deletion(remote) {
-        format!("deleting there needs a permission: `wharf login {host}` as somebody who has it")
+    let (needed, may) = if is_deletion(remote) {
+        (Some("deleting"), "delete there")
     } else if is_write(remote, error) {
-        format!("pushing there needs a permission: `wharf login {host}` as somebody who has it")
-    } else if remote.has_refused_credentials() {
-        format!(
-            "the user or password that {host} was shown is wrong, or may not see this: check --creds, or `wharf login {host}` as somebody who may"
-        )
+        (Some("pushing"), "push there")
     } else {
-        format!("the image is private, or there is none of that name: `wharf login {host}` if you may see it")
+        (None, "see this")
+    };
+    // Whoever is not known has to be known before a permission is of any use.
+    Some(match needed {
+        _ if remote.has_refused_credentials() => format!(
+            "the user or password that {host} was shown is wrong, or may not {may}: check --creds, or `wharf login {host}` as somebody who may"
+        ),
+        Some(needed) => {
+            format!("{needed} there needs a permission: `wharf login {host}` as somebody who has it")
+        }
+        None => format!(
+            "the image is private, or there is none of that name: `wharf login {host}` if you may see it"
+        ),
     })
 }
 

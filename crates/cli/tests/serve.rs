@@ -251,6 +251,11 @@ async fn tls_passwords_and_the_access_log() {
     fs::write(&users, line("bob", "canary-other")).expect("writes");
     pull(&["--creds", "ann:canary-secret"]).await.failed(4);
     pull(&["--creds", "bob:canary-other"]).await.succeeded();
+    for (command, may) in [("push", "push there"), ("delete", "delete there")] {
+        let wrong = [command, "--ca-file", &cert_file, "--creds", "bob:wrong", &image];
+        let wrong = neighbour.run(&wrong).await.failed(4);
+        assert!(wrong.contains(&format!("is wrong, or may not {may}: check --creds")), "{wrong}");
+    }
     // A file that is broken for a moment changes nothing.
     fs::write(&users, "bob").expect("writes");
     pull(&["--creds", "bob:canary-other"]).await.succeeded();

@@ -28,6 +28,17 @@ fn who_is_refused_is_told_where_to_log_in() {
             RemoteError::new("r.example:5000", "DELETE x").with_status(403).into_error("x is not deleted"),
             "deleting there needs a permission: `wharf login r.example:5000`",
         ),
+        (
+            RemoteError::new("r.example:5000", "DELETE x")
+                .with_status(401)
+                .with_refused_credentials()
+                .into_error("x is not deleted"),
+            "the user or password that r.example:5000 was shown is wrong, or may not delete there",
+        ),
+        (
+            remote(401).with_refused_credentials().into_error("cannot push x"),
+            "the user or password that r.example:5000 was shown is wrong, or may not push there",
+        ),
         (remote(403).into_error("cannot push x"), "needs a permission: `wharf login r.example:5000`"),
         (remote(401).into_error("cannot log in to x"), "r.example:5000 does not know this user"),
         (token, "private, or there is none of that name: `wharf login docker.io`"),
