@@ -94,7 +94,10 @@ async fn what_cannot_be_tagged() {
         (vec![&name, "good", "Bad"], 3, "lower case"),
         (vec![&name, "good", "a:-b"], 3, "invalid tag"),
         (vec![&name, "good", ""], 3, "names no repository"),
-        (vec![&name, "good", "oci:/tmp/x"], 3, "known are docker://, store:"),
+        (vec![&name, "good", "dir:/tmp/x"], 3, "known are docker://, store:"),
+        (vec![&name, "good", "oci:foo"], 3, "`wharf copy store:SRC oci:foo` writes the image there"),
+        (vec![&name, "good", "oci-archive:foo.tar"], 3, "is no name in the store"),
+        (vec![&name, "good", "oci:/tmp/x"], 3, "is no name in the store"),
         (vec![&name, "good", "https://example.com/a"], 3, "drop \"https://\""),
         (vec![&name, "good", &other], 3, "and not sha256:"),
         (vec!["absent", "good"], 2, "docker.io/library/absent:latest"),
@@ -103,6 +106,12 @@ async fn what_cannot_be_tagged() {
         assert!(error.contains(said), "{arguments:?}: {error}");
     }
     assert_eq!(names(&wharf, &[]).await, [name.as_str()], "nothing was tagged");
+
+    // What says whose name it is can be named by the same words.
+    for typed in ["docker://oci:foo", "store:oci:foo"] {
+        assert_eq!(wharf.run(&["tag", &name, typed]).await.succeeded(), "docker.io/library/oci:foo\n");
+        wharf.run(&["rm", typed]).await.succeeded();
+    }
     assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "");
 }
 

@@ -35,7 +35,8 @@ pub(crate) struct Tag {
 impl Tag {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         // What cannot be a name is found out before anything changes.
-        let names: Vec<Reference> = self.targets.iter().map(|name| read(name)).collect::<Result<_>>()?;
+        let names: Vec<Reference> =
+            self.targets.iter().map(|name| read(name, context)).collect::<Result<_>>()?;
         let images = context.images().await?;
         let found = context.image(&self.source).await?;
         let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
@@ -91,8 +92,13 @@ impl Tag {
     }
 }
 
-/// Reads a name as it is typed.
-fn read(typed: &str) -> Result<Reference> {
+/// Reads a name as it is typed. One that means a file is refused, as no command would look for it in the store.
+fn read(typed: &str, context: &Context) -> Result<Reference> {
+    if context.is_file_like(typed) {
+        return Err(Error::invalid_argument(format!(
+            "{typed:?} is no name in the store: `wharf copy store:SRC {typed}` writes the image there, docker://{typed} is a registry's"
+        )));
+    }
     Ok(Reference::parse(split_transport(typed, &[STORE_SCHEME])?.rest)?)
 }
 
