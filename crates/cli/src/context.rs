@@ -217,7 +217,7 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        self.resolver_with(typed, registry, self.settings(registry, progress), progress)
+        self.resolver_with(typed, registry, self.settings(registry, progress)?, progress)
     }
 
     /// As [`Context::resolver_showing`], for where something is pulled from, in ranges of so many bytes where that is asked for.
@@ -228,7 +228,7 @@ impl Context {
         chunk: Option<NonZeroU64>,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        let mut settings = self.settings(registry, progress);
+        let mut settings = self.settings(registry, progress)?;
         if let Some(len) = chunk {
             settings.ranges.split = Split::Always(len);
         }
@@ -243,7 +243,7 @@ impl Context {
         chunk: Option<NonZeroU64>,
         progress: &Progress,
     ) -> Result<(Arc<dyn Resolver>, String)> {
-        let settings = self.settings(registry, progress);
+        let settings = self.settings(registry, progress)?;
         let settings = chunk.into_iter().fold(settings, RegistrySettings::with_upload_chunk);
         self.resolver_with(typed, registry, settings, progress)
     }
@@ -268,9 +268,6 @@ impl Context {
             return Err(Error::invalid_argument(format!("{typed:?} is in the store already")));
         }
         refuse_stream(&location)?;
-        if location.scheme == DEFAULT_TRANSPORT {
-            check_hosts_dirs(registry)?;
-        }
         // Elsewhere names are not those of registries.
         let reference = (location.scheme == DEFAULT_TRANSPORT).then(|| Reference::parse(location.rest).ok());
         let domain = reference.flatten().map(|reference| reference.domain().to_owned());
@@ -334,9 +331,8 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
-        check_hosts_dirs(registry)?;
         let sources = credentials::sources(registry, domain, &self.catalogue)?;
-        let settings = self.settings(registry, progress).with_credentials(sources);
+        let settings = self.settings(registry, progress)?.with_credentials(sources);
         self.transport_with(DEFAULT_TRANSPORT, settings, progress)
     }
 
@@ -348,13 +344,12 @@ impl Context {
         registry: &RegistryArgs,
         progress: &Progress,
     ) -> Result<Arc<dyn Resolver>> {
-        let mut settings = self.settings(registry, progress).with_via(via);
+        let mut settings = self.settings(registry, progress)?.with_via(via);
         // Downloads that take their time leave room for questions.
         let wanted = registry.max_concurrent_downloads.saturating_add(PROXY_QUESTIONS);
         settings.host_concurrency = settings.host_concurrency.max(wanted);
         let settings =
             if upstream.is_plain_http() { settings.with_plain_http() } else { settings.with_https() };
-        check_hosts_dirs(registry)?;
         let sources = credentials::sources(registry, Some(upstream.domain()), &self.catalogue)?;
         self.transport_with(DEFAULT_TRANSPORT, settings.with_credentials(sources), progress)
     }
@@ -376,15 +371,19 @@ impl Context {
         transport.resolver(&options)
     }
 
-    /// What the flags say, without credentials.
-    pub(crate) fn settings(&self, args: &RegistryArgs, progress: &Progress) -> RegistrySettings {
+    /// What the flags say, without credentials. Whoever asks a registry has his settings from here.
+    ///
+    /// # Errors
+    /// Those of directories of hosts that are named and not there.
+    pub(crate) fn settings(&self, args: &RegistryArgs, progress: &Progress) -> Result<RegistrySettings> {
+        check_hosts_dirs(args)?;
         let mut settings = settings(self.registries.clone(), args);
         // Room for every piece that is moved at once, also where one command reads and writes at the same host. The fields are set, as
         // the methods would count what is asked apart from what these settings' clones ask.
         let wanted = args.max_concurrent_downloads.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
         settings.host_concurrency = settings.host_concurrency.max(wanted);
         settings.request_interval = args.request_rate;
-        if args.http_trace { settings.with_trace(progress.http_trace()) } else { settings }
+        Ok(if args.http_trace { settings.with_trace(progress.http_trace()) } else { settings })
     }
 }
 

@@ -233,12 +233,18 @@ async fn hosts_are_configured_by_flag_and_by_variable() {
         assert_eq!(done.succeeded(), expected, "{variable} {arguments:?}");
     }
     let absent = wharf.path("certz.d");
-    for variable in ["", &*absent] {
-        let flag = ["digest", "--hosts-dir", &absent, "away.test/a/b:1"];
-        let arguments = if variable.is_empty() { &flag[..] } else { &["digest", "away.test/a/b:1"] };
-        let told = run(&wharf, &[("WHARF_HOSTS_DIR", variable)], arguments).await.failed(8);
-        assert!(told.contains("there is no directory of hosts") && told.contains("certz.d"), "{told}");
+    for arguments in [
+        &["digest", "away.test/a/b:1"][..],
+        &["copy", &name, "away.test/c:1"],
+        &["login", "-u", "joe:canary", "away.test"],
+    ] {
+        let flag = [arguments, &["--hosts-dir", &absent]].concat();
+        for (variable, arguments) in [("", &*flag), (&*absent, arguments)] {
+            let told = run(&wharf, &[("WHARF_HOSTS_DIR", variable)], arguments).await.failed(8);
+            assert!(told.contains("there is no directory of hosts") && told.contains("certz.d"), "{told}");
+        }
     }
+    assert!(!std::fs::exists(wharf.path(".docker/config.json")).expect("looks"), "no password is kept");
     let conf = wharf.path("registries.conf");
     let text = format!("[[registry]]\nprefix = 'away.test'\nlocation = '{}'\n", registry.address());
     std::fs::write(&conf, text).expect("writes");

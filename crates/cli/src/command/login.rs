@@ -60,11 +60,10 @@ pub(crate) fn file(named: Option<&PathBuf>) -> Result<AuthFile> {
 impl LogIn {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let file = file(self.registry.authfile.as_ref())?;
+        let settings = context.settings(&self.registry, &progress::warnings(&context.global))?;
         let credential = self.credential().await?;
         let given = Given::new(&self.host, credential.clone());
-        let settings = context
-            .settings(&self.registry, &progress::warnings(&context.global))
-            .with_credentials(Sources::none().with("login", Arc::new(given)));
+        let settings = settings.with_credentials(Sources::none().with("login", Arc::new(given)));
         // The names of Docker Hub are of one registry, and one of them has it.
         let audience = Audience::new(&self.host);
         let domain = if audience.host() == "docker.io" { audience.host() } else { &self.host };
