@@ -83,9 +83,8 @@ fn create(inner: &Inner, id: String, options: LeaseOptions) -> Result<Lease> {
     let mut lease = Lease::new(id, now);
     lease.labels = options.labels;
     if let Some(lasts) = options.lasts {
-        let too_long = || Error::invalid_argument("the lease lasts too long");
-        let expires_at = now.checked_add(lasts).ok_or_else(too_long)?;
-        let expires_at = Timestamp::try_from(expires_at).map_err(|error| too_long().with_source(error))?;
+        let expires_at = now.checked_add(lasts).and_then(|at| Timestamp::try_from(at).ok());
+        let expires_at = expires_at.ok_or_else(|| Error::invalid_argument("the lease lasts too long"))?;
         lease.labels.insert(LABEL_EXPIRE.into(), expires_at.to_string());
     }
     labels::validate(&lease.labels)?;
