@@ -422,7 +422,7 @@ fn check_hosts_dirs(args: &RegistryArgs) -> Result<()> {
             Ok(metadata) if !metadata.is_dir() => {
                 return Err(exit::outside(cannot(), io::ErrorKind::NotADirectory.into()));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(exit::outside(cannot(), error));
             }
             // One that is closed to this user is passed over, with a warning.

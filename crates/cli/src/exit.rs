@@ -52,7 +52,12 @@ impl StdError for Outside {
 /// As [`Error::io`], for what is not part of the store.
 pub(crate) fn outside(context: impl Into<String>, source: io::Error) -> Error {
     let twin = source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
-    Error::new(Error::io("", twin).kind(), context).with_source(Outside(source))
+    let kind = match source.kind() {
+        // Somebody typed a path of which a part is a file.
+        io::ErrorKind::NotADirectory => ErrorKind::InvalidArgument,
+        _ => Error::io("", twin).kind(),
+    };
+    Error::new(kind, context).with_source(Outside(source))
 }
 
 /// An error of the libraries as one of what is not part of the store.
@@ -140,8 +145,9 @@ pub(crate) fn code(error: &Error) -> Code {
             _ => Code::Other,
         };
     }
-    if system_error(error).is_some() {
-        return Code::Local;
+    if let Some(refused) = system_error(error) {
+        let is_typed = kind == ErrorKind::InvalidArgument && refused.kind() == io::ErrorKind::NotADirectory;
+        return if is_typed { Code::Usage } else { Code::Local };
     }
     // The source of a reference that was typed and cannot be read.
     if error.find_source::<DigestError>().is_some() {

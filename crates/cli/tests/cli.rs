@@ -153,7 +153,7 @@ async fn exit_codes_and_hints() {
         (vec!["pull", "--label", "novalue", &name], 3, "KEY=VALUE"),
         (vec!["nonsense"], 3, "nonsense"),
         (vec!["pull", "127.0.0.1:1/a:1", "--retry-times", "0"], 6, "127.0.0.1:1"),
-        (vec!["pull", &name, "--root", &file], 8, &file),
+        (vec!["pull", &name, "--root", &file], 3, "is no directory"),
         (vec!["images", "ls", "name=="], 3, "position"),
         (vec!["serve", "--addr", "0.0.0.0:0"], 3, "--allow-public"),
     ] {
@@ -161,7 +161,7 @@ async fn exit_codes_and_hints() {
         let error = done.failed(code);
         assert!(error.contains(said), "{arguments:?}: {error}");
         if code != 3 {
-            assert!(error.contains("\nhint: ") || code == 8, "{arguments:?}: {error}");
+            assert!(error.contains("\nhint: "), "{arguments:?}: {error}");
         }
     }
     let denied = wharf.run(&["pull", &private, "--retry-times", "0"]).await;
@@ -362,6 +362,20 @@ async fn errors_that_nobody_hears_are_errors_and_stop_nothing() {
                 assert_eq!(images.contains("k:1"), code != 7, "{arguments:?} {format}: {images}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_no_place_for_a_store() {
+    let wharf = Wharf::new();
+    std::fs::write(wharf.path("cert.pem"), "x").expect("writes");
+    for root in ["cert.pem", "cert.pem/", "cert.pem/a", "cert.pem/a/b"] {
+        let error = wharf.run(&["--root", &wharf.path(root), "ls"]).await.failed(3);
+        assert!(
+            error.starts_with("error[failed precondition]: ") && error.contains(" is not a wharf store: "),
+            "{error}"
+        );
+        assert!(error.contains("cert.pem is no directory"), "{error}");
     }
 }
 

@@ -245,6 +245,11 @@ async fn hosts_are_configured_by_flag_and_by_variable() {
         }
     }
     assert!(!std::fs::exists(wharf.path(".docker/config.json")).expect("looks"), "no password is kept");
+    for file in ["away.test/hosts.toml", "away.test/hosts.toml/x"] {
+        let file = format!("{certs}/{file}");
+        let told = run(&wharf, &[], &["digest", "--hosts-dir", &file, "away.test/a/b:1"]).await.failed(3);
+        assert!(told.starts_with("error[invalid argument]: there is no directory of hosts "), "{told}");
+    }
     let conf = wharf.path("registries.conf");
     let text = format!("[[registry]]\nprefix = 'away.test'\nlocation = '{}'\n", registry.address());
     std::fs::write(&conf, text).expect("writes");

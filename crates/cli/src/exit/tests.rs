@@ -142,6 +142,11 @@ fn codes_follow_the_origin_and_the_kind() {
         (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),
         (outside("x", io::Error::from_raw_os_error(28)), Code::Local),
         (outside("x", io::Error::from_raw_os_error(2)).context("y"), Code::Local),
+        // A path through a file: in the store nobody has typed it.
+        (outside("x", io::Error::from_raw_os_error(20)).context("y"), Code::Usage),
+        (outside("x", io::ErrorKind::NotADirectory.into()), Code::Usage),
+        (os(20), Code::Local),
+        (Error::invalid_argument("x").with_source(io::Error::from_raw_os_error(13)), Code::Local),
     ] {
         assert_eq!(code(&error), expected, "{error:?}");
     }
@@ -218,4 +223,5 @@ fn hints_are_of_what_failed() {
     let report = out(28).report();
     assert_eq!(report.matches("No space").count(), 1, "{report}");
     assert_eq!(out(24).kind(), store(24).kind());
+    assert_eq!((out(20).kind(), store(20).kind()), (ErrorKind::InvalidArgument, ErrorKind::Internal));
 }

@@ -49,6 +49,7 @@ impl Inner {
 pub(super) fn open(root: &Path, durability: Durability) -> Result<Metadata> {
     let cannot = || format!("cannot open the store {}", root.display());
     if !root.join(metadata::FILE_NAME).exists() {
+        refuse_file(root)?;
         make_root(root, durability).context(cannot)?;
         refuse_foreign(root)?;
     }
@@ -108,6 +109,21 @@ fn make_root(root: &Path, durability: Durability) -> io::Result<()> {
 
 fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(path)
+}
+
+/// A store cannot be at a file, or below one.
+fn refuse_file(root: &Path) -> Result<()> {
+    // Without the slash at the end, with which a file is not found.
+    let root = root.components().as_path();
+    let found = root.ancestors().find(|path| path.symlink_metadata().is_ok());
+    match found.filter(|path| !path.is_dir()) {
+        None => Ok(()),
+        Some(path) => Err(Error::failed_precondition(format!(
+            "{} is not a wharf store: {} is no directory",
+            root.display(),
+            path.display()
+        ))),
+    }
 }
 
 /// A directory with other things in it, or another tool's image layout, would be damaged by becoming a store.
@@ -184,6 +200,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("file");
         fs::write(&path, "x").expect("writes");
-        assert!(open(&path, Durability::Full).is_err());
+        std::os::unix::fs::symlink("nothing", dir.path().join("link")).expect("makes");
+        for (root, what) in
+            [("file", "file"), ("file/", "file"), ("file/a", "file"), ("file/a/b", "file"), ("link", "link")]
+        {
+            let error = open(&dir.path().join(root), Durability::Full).expect_err("no directory");
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+            let said = error.report();
+            let expected =
+                format!(" is not a wharf store: {} is no directory", dir.path().join(what).display());
+            assert!(said.ends_with(&expected), "{root}: {said}");
+        }
     }
 }
