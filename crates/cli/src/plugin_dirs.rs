@@ -11,7 +11,7 @@ use std::{
 use wharf_content::{ErrorKind, Result};
 use wharf_images::external::{PluginOptions, Plugins};
 
-use crate::{args::Global, output::escape};
+use crate::{args::Global, exit::made_outside, output::escape};
 
 /// The directories of the system, after the user's own: what the administrator and what packages install.
 const SYSTEM: [&str; 2] = ["/etc/wharf/plugins", "/usr/lib/wharf/plugins"];
@@ -25,7 +25,9 @@ pub(crate) fn load(global: &Global) -> Result<Plugins> {
     match &global.plugin_dirs {
         Some(named) => {
             for directory in named.iter().filter(|directory| !directory.is_empty()) {
-                if let Some(problem) = plugins.load(Path::new(directory))?.into_iter().next() {
+                if let Some(problem) =
+                    plugins.load(Path::new(directory)).map_err(made_outside)?.into_iter().next()
+                {
                     return Err(problem);
                 }
             }

@@ -131,6 +131,8 @@ async fn what_is_named_has_to_work() {
     let missing = with_dirs(&wharf, &format!("{dirs}:{dirs}/none"), &["plugins"]).await.failed(8);
     assert!(missing.contains("/none"), "{missing}");
     put(&directory.join("broken.json"), "{", 0o644);
+    let file = with_dirs(&wharf, &format!("{dirs}/broken.json"), &["plugins"]).await.failed(3);
+    assert!(file.starts_with("error[invalid argument]: ") && file.contains("broken.json"), "{file}");
     let broken = with_dirs(&wharf, dirs, &["plugins"]).await.failed(3);
     assert!(broken.contains("broken.json"), "{broken}");
     fs::remove_file(directory.join("broken.json")).expect("there");
