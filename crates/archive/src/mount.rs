@@ -99,7 +99,7 @@ pub async fn mount(
             "only root can mount: run it as root, or unpack the image into a directory",
         ));
     }
-    let directory = absolute(directory)?;
+    let directory = absolute(directory, "make it first")?;
     if is_mount_point(&directory)? {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
@@ -159,9 +159,10 @@ pub async fn mount(
 /// What is unmounted stays so; the next unmount does the rest.
 pub async fn unmount(store: &dyn Store, directory: &Path, written: Written) -> Result<()> {
     let layers = LayerStore::of(store)?;
-    let directory = match absolute(directory) {
-        Err(error) if written == Written::Removed => gone(directory).ok_or(error)?,
-        found => found?,
+    let directory = match written {
+        Written::Kept => absolute(directory, "nothing is mounted there")?,
+        Written::Removed => absolute(directory, "name the one that was there by its full path")
+            .or_else(|error| gone(directory).ok_or(error))?,
     };
     let leases = leases(store)?;
     let id = lease_id(&directory);
@@ -260,10 +261,14 @@ fn boot() -> Result<String> {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).context(|| format!("cannot read {path}"))
 }
 
-fn absolute(directory: &Path) -> Result<PathBuf> {
+/// The canonical path of a directory; where there is none, the error says what that means for the caller.
+fn absolute(directory: &Path, if_absent: &str) -> Result<PathBuf> {
     let shown = directory.display();
     let found = directory.canonicalize().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::not_found(format!("there is no directory {shown}: make it first")),
+        io::ErrorKind::NotFound => Error::not_found(format!("there is no directory {shown}: {if_absent}")),
+        io::ErrorKind::NotADirectory => {
+            Error::invalid_argument(format!("{shown} is no directory: a part of it is a file"))
+        }
         _ => Error::io(format!("cannot find {shown}"), error),
     })?;
     if !found.is_dir() {

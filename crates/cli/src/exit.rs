@@ -423,11 +423,21 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         {
             Some("--max-size SIZE allows more, if it is meant to be so large")
         }
+        (Code::NotFound, _) if is_unmounted(&error.to_string()) => {
+            Some("`wharf unmount --rm DIR` removes what was left of an earlier mount")
+        }
         (Code::NotFound, _) if error.to_string().starts_with("there is no image") => {
             Some("`wharf images ls` lists the images, `wharf pull` fetches one")
         }
         _ => None,
     }
+}
+
+/// Whether nothing is mounted on what was to be unmounted, and nobody has looked yet for what an earlier mount has left.
+fn is_unmounted(text: &str) -> bool {
+    text.ends_with(": nothing is mounted there")
+        || (text.starts_with("no image of this store is mounted on ")
+            && !text.contains("no changes are kept"))
 }
 
 /// Prints the error, and says with which code to exit.

@@ -8,12 +8,12 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::{Value, json};
-use support::{Wharf, stalling};
+use support::{Done, Wharf, stalling};
 use wharf_content::{CommitOptions, Descriptor, Digest, LocalStore, Result, Store, read_blob, write_blob};
 use wharf_images::{Image, image_store, media_types as types};
 use wharf_tests::{ImageFixture, Layer, TestRegistry};
@@ -214,6 +214,35 @@ async fn changes_of_a_writable_mount_are_kept_until_they_are_removed() {
     wharf.run(&["mount", "--rw", &name, &at]).await.succeeded();
     assert_eq!(fs::read_to_string(directory.join("etc/name")).expect("reads"), "one");
     wharf.run(&["unmount", "--rm", &at]).await.succeeded();
+}
+
+#[tokio::test]
+async fn what_is_not_mounted_is_not_unmounted() {
+    let wharf = Wharf::new();
+    let (directory, file, gone) = (wharf.path("here"), wharf.path("file"), wharf.path("gone"));
+    fs::create_dir(&directory).expect("makes");
+    fs::create_dir(&gone).expect("makes");
+    fs::write(&file, "").expect("writes");
+    for place in [directory, wharf.path("nodir")] {
+        let error = wharf.run(&["unmount", &place]).await.failed(2);
+        assert!(error.contains(" mounted ") && !error.contains("make it"), "{error}");
+        assert!(error.contains("hint: `wharf unmount --rm DIR` removes what was left"), "{error}");
+        let error = wharf.run(&["unmount", "--rm", &place]).await.failed(2);
+        assert!(error.contains("no changes are kept") && !error.contains("hint: "), "{error}");
+    }
+    for place in [&file, &format!("{file}/x")] {
+        assert!(wharf.run(&["unmount", place]).await.failed(3).contains("is no directory"));
+    }
+    // Nobody knows where that was.
+    let line = format!("cd {gone} && rmdir {gone} && exec {} unmount --rm x", env!("CARGO_BIN_EXE_wharf"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).env("WHARF_ROOT", wharf.path("store")).env("WHARF_PLUGIN_DIR", "");
+    let error = Done(command.output().expect("a shell")).failed(2);
+    assert!(
+        error.contains("there is no directory x: name the one that was there by its full path"),
+        "{error}"
+    );
+    assert!(!error.contains("hint: "), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
