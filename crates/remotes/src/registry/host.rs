@@ -113,7 +113,11 @@ pub(super) fn may_lead_to(from: &Url, to: &Url) -> bool {
     }
 }
 
-/// The URL as it may be shown: without user information and without the values of the query, which may be signatures.
+/// Parameters of the registry's API, of which everybody may see the values.
+const SHOWN: [&str; 7] = ["ns", "n", "last", "digest", "mount", "from", "artifactType"];
+
+/// The URL as it may be shown: without user information and without the values of the query, which may be signatures, unless they are of
+/// [`SHOWN`].
 pub(super) fn redacted(url: &Url) -> String {
     let mut shown = url.clone();
     // Both fail only for URLs that have no host and so no user either.
@@ -128,7 +132,7 @@ pub(super) fn redacted(url: &Url) -> String {
                     // A parameter without a value may be a secret as a whole.
                     return ("REDACTED".to_owned(), String::new());
                 }
-                let value = if key == "ns" { value.into_owned() } else { "REDACTED".to_owned() };
+                let value = if SHOWN.contains(&&*key) { value.into_owned() } else { "REDACTED".to_owned() };
                 (key.into_owned(), value)
             })
             .collect();
@@ -209,5 +213,22 @@ mod tests {
         let shown = redacted(&url("https://u:canary@a/x?X-Amz-Signature=canary&ns=docker.io#canary"));
         assert_eq!(shown, "https://a/x?X-Amz-Signature=REDACTED&ns=docker.io");
         assert_eq!(redacted(&url("https://a/x?canary&b=canary")), "https://a/x?REDACTED=&b=REDACTED");
+        for known in
+            ["n=100&last=v1", "mount=sha256%3Aab&from=a%2Fb", "artifactType=a%2Fb", "digest=sha256%3Aab"]
+        {
+            assert_eq!(redacted(&url(&format!("https://a/x?{known}"))), format!("https://a/x?{known}"));
+        }
+        for (query, expected) in [
+            ("_state=canary&digest=sha256:ab", "_state=REDACTED&digest=sha256%3Aab"),
+            (
+                "N=canary&Last=canary&digest2=canary&token=canary",
+                "N=REDACTED&Last=REDACTED&digest2=REDACTED&token=REDACTED",
+            ),
+            // What a terminal obeys stays escaped, and what ends one value begins no other.
+            ("last=%1B]52%0A%C2%9B", "last=%1B%5D52%0A%C2%9B"),
+            ("last=a%26token%3Db%23c", "last=a%26token%3Db%23c"),
+        ] {
+            assert_eq!(redacted(&url(&format!("https://a/x?{query}"))), format!("https://a/x?{expected}"));
+        }
     }
 }
