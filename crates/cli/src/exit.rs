@@ -153,6 +153,9 @@ pub(crate) fn code(error: &Error) -> Code {
     if error.find_source::<DigestError>().is_some() {
         return Code::Usage;
     }
+    if is_in_use(error) {
+        return Code::Other;
+    }
     match kind {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::InvalidArgument if is_of_layer(error) => Code::Mismatch,
@@ -172,6 +175,19 @@ pub(crate) fn code(error: &Error) -> Code {
 fn is_of_layer(error: &Error) -> bool {
     let report = error.report();
     ["layer sha256:", "layer sha512:"].iter().any(|layer| report.contains(layer))
+}
+
+/// Whether somebody on this machine is at work on the same thing, which is no matter of the network and no mismatch.
+fn is_in_use(error: &Error) -> bool {
+    let words: &[&str] = match error.kind() {
+        ErrorKind::Unavailable => {
+            &["another process ", "another writer ", "a writer is at work", "somebody else writes to "]
+        }
+        ErrorKind::FailedPrecondition => &["cannot unmount "],
+        _ => return false,
+    };
+    let report = error.report();
+    words.iter().any(|words| report.contains(words))
 }
 
 /// What the system said, of the store or of what is outside of it.

@@ -138,6 +138,16 @@ fn codes_follow_the_origin_and_the_kind() {
         (Error::resource_exhausted("more than is read").context("y"), Code::Mismatch),
         (Error::resource_exhausted("x").with_source(io::Error::from_raw_os_error(28)), Code::Local),
         (Error::conflict("x"), Code::Other),
+        // Locks of this machine, and what else is unavailable: content that ended too early.
+        (Error::unavailable("another process is unpacking to x: wait for it").context("y"), Code::Other),
+        (Error::unavailable("the database is busy: another process holds it"), Code::Other),
+        (Error::unavailable("ingest \"x\" is locked: another writer is at work on it"), Code::Other),
+        (Error::failed_precondition("cannot unmount x: somebody uses what is in it"), Code::Other),
+        (Error::unavailable("x ended after 1 of 2 bytes"), Code::Network),
+        (
+            RemoteError::new("h", "GET x").with_message("another process is in the way").into_error("x"),
+            Code::Network,
+        ),
         (Error::not_implemented("x"), Code::Other),
         (Error::not_implemented("x").with_source(DigestError::Unsupported).context("y"), Code::Usage),
         (outside("x", io::Error::from_raw_os_error(28)), Code::Local),
