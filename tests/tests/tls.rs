@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -11,7 +13,10 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ServerConfig,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::ResolvesServerCert,
+        sign::{CertifiedKey, SingleCertAndKey},
     },
 };
 use wharf_content::{Error, MemoryStore, Result, Store};
@@ -50,18 +55,25 @@ impl TlsFront {
             .expect("valid")
             .signed_by(&key, &authority)
             .expect("signs");
+        Self::showing(upstream, certificate.der(), &key, &authority.pem()).await
+    }
+
+    /// Shows a certificate, and answers by a key, whether it is that of the certificate or not.
+    async fn showing(upstream: &str, certificate: &CertificateDer<'static>, key: &KeyPair, ca: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let ca_file = dir.path().join("ca.pem");
-        std::fs::write(&ca_file, authority.pem()).expect("writes");
+        std::fs::write(&ca_file, ca).expect("writes");
 
-        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let key = provider.key_provider.load_private_key(key).expect("a key");
+        let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate.clone()], key));
+        let shown: Arc<dyn ResolvesServerCert> = Arc::new(shown);
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("protocol versions")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a certificate and its key");
+            .with_cert_resolver(shown);
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
@@ -135,6 +147,66 @@ async fn a_certificate_is_trusted_by_its_authority_or_not_at_all() {
         .await
         .expect_err("another's");
     assert!(is_tls(&error), "{}", error.report());
+}
+
+/// A certificate that signs itself and says that it is an authority's, as `openssl req -x509` makes them; all of one subject.
+fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).expect("valid");
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().expect("a key");
+    (params.self_signed(&key).expect("signs"), key)
+}
+
+#[tokio::test]
+async fn a_certificate_that_signs_itself_is_trusted_where_it_is_named() {
+    let registry = TestRegistry::start().await;
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 1000, 5)]);
+    registry.put("a/b:1", &image).await.expect("puts");
+    let upstream = registry.address();
+    let pull_from = async |front: &TlsFront, settings: RegistrySettings| {
+        pull_by_https(settings, &format!("{}/a/b:1", front.address)).await
+    };
+    let (own, other_name) = (["localhost", "127.0.0.1"], ["localhost", "10.0.0.1"]);
+    let (named, key) = self_signed(&own, |_| {});
+    let front = TlsFront::showing(&upstream, named.der(), &key, &named.pem()).await;
+    let trusting = RegistrySettings::new().with_ca_file(&front.ca_file);
+    pull_from(&front, trusting.clone()).await.expect("it is the very certificate");
+    let error = pull_from(&front, RegistrySettings::new()).await.expect_err("nobody named it");
+    assert!(is_tls(&error), "{}", error.report());
+
+    // One that says nothing of authorities, too, and one that an authority has signed of which nothing is known.
+    let (plain, plain_key) = self_signed(&own, |params| params.is_ca = IsCa::NoCa);
+    let authority = CertificateParams::new(Vec::new()).expect("valid");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key"));
+    let leaf_key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new([own[1].to_owned()]).expect("valid");
+    let leaf = leaf.signed_by(&leaf_key, &authority.expect("signs")).expect("signs");
+    for (certificate, key) in [(plain, plain_key), (leaf, leaf_key)] {
+        let front = TlsFront::showing(&upstream, certificate.der(), &key, &certificate.pem()).await;
+        pull_from(&front, RegistrySettings::new().with_ca_file(&front.ca_file)).await.expect("trusted");
+    }
+
+    let (elsewhere, elsewhere_key) = self_signed(&other_name, |_| {});
+    let (expired, expired_key) = self_signed(&own, |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let (early, early_key) = self_signed(&own, |params| params.not_before = date_time_ymd(3000, 1, 1));
+    let (twin, twin_key) = self_signed(&own, |_| {});
+    for (certificate, key, ca, why) in [
+        (&elsewhere, &elsewhere_key, &elsewhere, "not valid for name"),
+        (&expired, &expired_key, &expired, "expired"),
+        (&early, &early_key, &early, "not valid yet"),
+        // The same names, another key.
+        (&twin, &twin_key, &named, "invalid peer certificate"),
+        // A server that shows what is no secret, and has not the key.
+        (&named, &twin_key, &named, "BadSignature"),
+    ] {
+        let front = TlsFront::showing(&upstream, certificate.der(), key, &ca.pem()).await;
+        let error = pull_from(&front, RegistrySettings::new().with_ca_file(&front.ca_file)).await;
+        let error = error.expect_err(why);
+        assert!(is_tls(&error) && error.report().contains(why), "{why}: {}", error.report());
+    }
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           conflicts_with_all = ["insecure_skip_verify", "plain_http"])]
     pub(crate) tls_verify: Option<bool>,
-    /// Trust the certificates in this PEM file beside the system's; may be given again
+    /// Trust the certificates in this PEM file beside the system's, authorities' or the registry's own; may be given again
     #[arg(long, visible_alias = "tlscacert", value_name = "FILE")]
     pub(crate) ca_file: Vec<PathBuf>,
     /// Show the certificate in this PEM file to the registry of the image, not to its mirrors

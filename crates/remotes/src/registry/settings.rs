@@ -67,7 +67,7 @@ pub struct RegistrySettings {
     pub scheme: Scheme,
     /// Accept any certificate.
     pub skip_verify: bool,
-    /// Files of PEM certificates that are trusted beside the system's.
+    /// Files of PEM certificates that are trusted beside the system's: of authorities, or a registry's own.
     pub ca_files: Vec<PathBuf>,
     /// How often a request is sent again after a failure that may pass.
     pub retries: u32,

@@ -1,9 +1,11 @@
-//! TLS by rustls, with the certificates that the system trusts.
+//! TLS by rustls, with the certificates that the system trusts and those that the user names. What the user names may be an authority's, or
+//! that of the server itself.
 //!
 //! Whom a host's settings trust is trusted where the host leads, too, as whoever answers for it decides where that is. Who the client is,
 //! only the host itself is shown.
 
 mod identity;
+mod named;
 
 use std::{
     path::Path,
@@ -84,6 +86,9 @@ impl ServerCertVerifier for Verify {
         let Trust::System { extra, verifier } = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
+        if extra.iter().any(|named| named == end_entity) {
+            return named::verify(end_entity, server_name, now).map(|()| ServerCertVerified::assertion());
+        }
         let make = || Verifier::new_with_extra_roots(extra.iter().cloned(), Arc::clone(&self.provider)).ok();
         let verifier = verifier.get_or_init(make).as_ref().ok_or_else(|| {
             TlsError::General(
