@@ -50,6 +50,50 @@ impl Command {
         }
         matches!(self, Self::Serve(_))
     }
+
+    /// What remains of the command when it is interrupted.
+    pub(crate) fn remains(&self) -> Remains {
+        match self {
+            Self::Pull(_)
+            | Self::Import(_)
+            | Self::Verify(_)
+            | Self::Content(content::Content::Ingest(_)) => Remains::Kept,
+            Self::Push(_) => Remains::Sent,
+            Self::Copy(copy) => copy.remains(),
+            Self::Export(_) => Remains::Nothing,
+            #[cfg(target_os = "linux")]
+            Self::Unpack(unpack) => unpack.remains(),
+            #[cfg(target_os = "linux")]
+            Self::Mount(_) => Remains::Kept,
+            #[cfg(target_os = "linux")]
+            Self::Bundle(_) => Remains::Nothing,
+            _ => Remains::Untold,
+        }
+    }
+}
+
+/// What is there of a command that was interrupted, for the one that is run after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// What came into the store.
+    Kept,
+    /// What has arrived elsewhere.
+    Sent,
+    /// Nothing that would be of use.
+    Nothing,
+    /// The command moves nothing that there would be something to be said of.
+    Untold,
+}
+
+impl Remains {
+    pub(crate) fn told(self) -> &'static str {
+        match self {
+            Self::Kept => "interrupted; what was moved is kept, and the same command goes on there",
+            Self::Sent => "interrupted; what was sent stays there, and the same command sends the rest",
+            Self::Nothing => "interrupted; nothing was finished, and the same command begins anew",
+            Self::Untold => "interrupted",
+        }
+    }
 }
 
 /// Runs one command to its end.
@@ -97,5 +141,49 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Plugins(command) => command.run(context),
         Command::Completion(command) => command.run(),
         Command::Version(command) => command.run(context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn what_remains_is_what_the_next_one_finds() {
+        for (arguments, expected) in [
+            (&["pull", "a"][..], Remains::Kept),
+            (&["import", "a.tar"], Remains::Kept),
+            (&["content", "ingest", "-"], Remains::Kept),
+            (&["content", "ls"], Remains::Untold),
+            (&["push", "a"], Remains::Sent),
+            (&["copy", "a", "b"], Remains::Kept),
+            (&["copy", "a", "store:b"], Remains::Kept),
+            (&["copy", "store:a", "store:b"], Remains::Kept),
+            (&["copy", "store:a", "b"], Remains::Sent),
+            (&["copy", "store:a", "oci:b"], Remains::Sent),
+            (&["copy", "a", "docker-archive:b.tar"], Remains::Nothing),
+            (&["export", "a"], Remains::Nothing),
+            (&["gc"], Remains::Untold),
+        ] {
+            let cli = Cli::try_parse_from(["wharf"].iter().chain(arguments)).expect("parses");
+            assert_eq!(cli.command.remains(), expected, "{arguments:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn layers_of_the_store_remain_and_a_directory_does_not() {
+        for (arguments, expected) in [
+            (&["unpack", "a"][..], Remains::Kept),
+            (&["mount", "a", "b"], Remains::Kept),
+            (&["unpack", "a", "b"], Remains::Nothing),
+            (&["bundle", "a", "b"], Remains::Nothing),
+        ] {
+            let cli = Cli::try_parse_from(["wharf"].iter().chain(arguments)).expect("parses");
+            assert_eq!(cli.command.remains(), expected, "{arguments:?}");
+        }
     }
 }

@@ -43,7 +43,7 @@ use crate::{
 pub(crate) const STORE_SCHEME: &str = "store";
 
 /// The schemes of archives in one file.
-const ARCHIVE_SCHEMES: [&str; 2] = ["oci-archive", "docker-archive"];
+pub(crate) const ARCHIVE_SCHEMES: [&str; 2] = ["oci-archive", "docker-archive"];
 
 /// How many requests to the upstream of a proxy there is room for beside the blobs that are downloaded.
 const PROXY_QUESTIONS: usize = 16;

@@ -9,7 +9,7 @@ use wharf_images::external::{PluginOptions, Plugins};
 
 use crate::{
     args::{Cli, Color, Command, Format, Global},
-    command,
+    command::{self, Remains},
     context::Context,
     exit::{self, Code},
     log::{Log, LogThread},
@@ -99,6 +99,7 @@ impl Runner {
         };
         let context = Context::new(cli.global, plugins.register(self.catalogue), log);
         let ends_by_itself = cli.command.ends_when_signalled();
+        let remains = cli.command.remains();
         // The futures of what moves images are large.
         let work = Box::pin(command::run(cli.command, &context));
         let outcome = runtime
@@ -111,7 +112,7 @@ impl Runner {
         match outcome {
             Ok(Ok(())) => context.exit_code(),
             Ok(Err(error)) => context.report(&error).into(),
-            Err(Interrupted) => interrupted(format),
+            Err(Interrupted) => interrupted(remains, format),
         }
     }
 }
@@ -227,11 +228,8 @@ pub(crate) fn signalled() -> impl Future<Output = ()> {
     }
 }
 
-fn interrupted(format: Format) -> ExitCode {
-    let error = Error::new(
-        wharf_content::ErrorKind::Aborted,
-        "interrupted; what was moved is kept, and the same command goes on there",
-    );
+fn interrupted(remains: Remains, format: Format) -> ExitCode {
+    let error = Error::new(wharf_content::ErrorKind::Aborted, remains.told());
     exit::report(&error, format);
     Code::Interrupted.into()
 }

@@ -2,9 +2,15 @@
 
 mod support;
 
+use std::{
+    io::Read,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
 use serde_json::Value;
 use support::{Wharf, three_platforms};
-use wharf_tests::TestRegistry;
+use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry};
 
 fn blobs(wharf: &Wharf) -> usize {
     let path = wharf.path("store/blobs/sha256");
@@ -186,4 +192,68 @@ async fn when_a_lease_ends() {
         listed.as_array().expect("a list").iter().map(|lease| &lease["expires"]).collect();
     assert_eq!(expires, [&Value::Null, &"2001-02-03T04:05:06Z".into(), &made["expires"]]);
     assert_eq!(wharf.run(&["gc"]).await.succeeded(), "leases/past\n");
+}
+
+/// Waits until a command that runs holds what it works on.
+async fn held(wharf: &Wharf) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let listed = wharf.run(&["lease", "ls", "--format", "json"]).await.succeeded();
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        if listed[0]["resources"] == 1 && listed[0]["held"] == true {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{listed}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Interrupts a command of which nobody reads the output; gives its exit code and what it said.
+async fn interrupt(mut child: Child) -> (Option<i32>, String) {
+    let done = tokio::task::spawn_blocking(move || {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+        let code = child.wait().expect("it ends").code();
+        let mut said = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        (code, said)
+    });
+    done.await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_read_is_not_kept_by_who_is_interrupted() {
+    let registry = TestRegistry::start().await;
+    // More than a pipe takes.
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 1_000_000, 1)]);
+    let name = registry.put("a/b:1", &image).await.expect("puts");
+    // It has nothing, and says nothing to who sends something.
+    let silent = FakeServer::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::new(404, &[], ""),
+        "GET" => Reply::new(200, &[], ""),
+        _ => Reply::raw("").stalling(),
+    })
+    .await;
+    let to = format!("{}/a/b:1", silent.address());
+    let from = format!("store:{name}");
+    for (arguments, told) in [
+        (&["export", "--all-platforms", &name][..], "nothing was finished, and the same command begins anew"),
+        (&["push", &name, &to], "what was sent stays there, and the same command sends the rest"),
+        (&["copy", &from, &to], "what was sent stays there, and the same command sends the rest"),
+    ] {
+        let wharf = Wharf::new();
+        wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+        let mut command = wharf.command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        held(&wharf).await;
+        let all = blobs(&wharf);
+        wharf.run(&["rm", "--sync", &name]).await.succeeded();
+        assert!(all > 0 && blobs(&wharf) == all, "it is at work: {arguments:?}");
+        let (code, said) = interrupt(child).await;
+        assert_eq!(code, Some(130), "{arguments:?}: {said}");
+        assert!(said.contains(&format!("interrupted; {told}")), "{arguments:?}: {said}");
+        wharf.run(&["gc"]).await.succeeded();
+        assert_eq!(blobs(&wharf), 0, "{arguments:?}");
+        assert_eq!(wharf.run(&["lease", "ls", "-q"]).await.succeeded(), "", "{arguments:?}");
+    }
 }

@@ -241,7 +241,8 @@ pub trait LeaseManager: Debug + Send + Sync + 'static {
 /// A store under a lease: everything that is written through it, or found there by who wanted to write it, is held.
 ///
 /// # Cancellation
-/// Dropped without [`LeasedStore::release`], the lease remains for as long as it lasts, so that what was interrupted can be resumed.
+/// Dropped without [`LeasedStore::release`], the lease remains for as long as it lasts, so that what was interrupted can be resumed. One of
+/// [`LeasedStore::hold_while_at_work`] lasts no longer than that.
 #[derive(Debug)]
 pub struct LeasedStore {
     store: Arc<dyn Store>,
@@ -256,9 +257,22 @@ impl LeasedStore {
     /// # Errors
     /// Those of the store.
     pub async fn hold(store: Arc<dyn Store>, labels: Labels) -> Result<Arc<Self>> {
+        Self::hold_for(store, labels, PROCESS_LEASE).await
+    }
+
+    /// Takes a lease for work of this process that leaves nothing to be resumed, such as reading. However the work ends, nothing is held after it:
+    /// a collection removes the lease that was not released.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn hold_while_at_work(store: Arc<dyn Store>) -> Result<Arc<Self>> {
+        Self::hold_for(store, Labels::new(), Duration::ZERO).await
+    }
+
+    async fn hold_for(store: Arc<dyn Store>, labels: Labels, lasts: Duration) -> Result<Arc<Self>> {
         let (lease, hold) = match store.leases() {
             Some(leases) => {
-                let options = LeaseOptions::new().with_labels(labels).lasting(PROCESS_LEASE);
+                let options = LeaseOptions::new().with_labels(labels).lasting(lasts);
                 let (lease, hold) = leases.hold_lease(options).await?;
                 (Some(lease.id), Some(hold))
             }

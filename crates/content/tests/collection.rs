@@ -266,6 +266,23 @@ async fn a_lease_ends_by_its_clock_unless_a_process_holds_it() {
 }
 
 #[tokio::test]
+async fn work_that_leaves_nothing_holds_what_it_needs_and_no_longer() {
+    let fixture = Fixture::new().await;
+    let blob = fixture.put("read", &[]).await;
+    let leased = LeasedStore::hold_while_at_work(fixture.shared()).await.expect("holds");
+    leased.add(&blob.digest).await.expect("adds");
+    for at in [CollectOptions::new(), after(PROCESS_LEASE)] {
+        assert_eq!(fixture.collect(at).await, []);
+    }
+    // It ends without a release, as where it is interrupted.
+    let id = leased.lease().expect("a lease").to_owned();
+    drop(leased);
+    let collected = fixture.collect(CollectOptions::new()).await;
+    let resources: Vec<Resource> = collected.into_iter().map(|one| one.resource).collect();
+    assert_eq!(resources, [Resource::Content(blob.digest), Resource::Lease(id)]);
+}
+
+#[tokio::test]
 async fn a_released_lease_keeps_nothing() {
     let fixture = Fixture::new().await;
     let leased = LeasedStore::hold(fixture.shared(), Labels::new()).await.expect("holds");

@@ -16,7 +16,7 @@ pub(crate) mod voyage;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-use wharf_content::{Catalogue, Descriptor, Labels, LeasedStore, Result, ResultExt, Store};
+use wharf_content::{Catalogue, Descriptor, LeasedStore, Result, ResultExt, Store};
 use wharf_images::{
     Image, Limits, Selection, image_store,
     progress::{Silent, Sink},
@@ -173,8 +173,8 @@ pub struct Pushed {
 /// registry understood another digest; `InvalidArgument` for a malformed manifest or name; those of the pusher and the store.
 ///
 /// # Cancellation
-/// What is at the destination stays there, and the next push does not send it again; the name means what it meant. A lease keeps the
-/// image from collection for [`PROCESS_LEASE`](wharf_content::lease::PROCESS_LEASE).
+/// What is at the destination stays there, and the next push does not send it again; the name means what it meant. Nothing keeps the image
+/// from collection any more.
 pub async fn push(
     store: Arc<dyn Store>,
     image: &Image,
@@ -184,7 +184,7 @@ pub async fn push(
 ) -> Result<Pushed> {
     let pusher = resolver.pusher(name).await?;
     // Somebody may remove the image and collect meanwhile.
-    let leased = LeasedStore::hold(store, Labels::new()).await?;
+    let leased = LeasedStore::hold_while_at_work(store).await?;
     let pushed = push_held(&leased, image, resolver, &pusher, name, options).await;
     let finished = pusher.finish().await;
     let released = leased.release().await;

@@ -119,12 +119,12 @@ impl Resolver for StoreResolver {
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
         // Of content it is not the name that matters, so that what is no longer named can be fetched.
         let root = found(self.meant(name).await)?.map(|resolved| resolved.descriptor.digest);
-        Ok(Arc::new(StoreFetcher::new(Holding::new(Arc::clone(&self.store)), root)))
+        Ok(Arc::new(StoreFetcher::new(Holding::to_read(Arc::clone(&self.store)), root)))
     }
 
     async fn pusher(&self, name: &str) -> Result<Arc<dyn Pusher>> {
         let reference = Reference::parse(name)?;
-        let holding = Holding::new(Arc::clone(&self.store));
+        let holding = Holding::to_write(Arc::clone(&self.store));
         let (images, catalogue) = (Arc::clone(&self.images), self.catalogue.clone());
         Ok(Arc::new(StorePusher::new(holding, images, catalogue, reference)))
     }

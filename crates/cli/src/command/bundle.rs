@@ -12,7 +12,7 @@ use wharf_archive::{
     apply::Ownership,
     bundle::{self, Access, Bind, BundleOptions, Bundled},
 };
-use wharf_content::{Labels, LeasedStore, Provider, Result};
+use wharf_content::{LeasedStore, Provider, Result};
 
 use super::unpack::tell_left_out;
 use crate::{
@@ -150,7 +150,7 @@ async fn of_store(
 ) -> Result<Bundled> {
     let image = context.image(name).await?;
     // Somebody may remove the image and collect meanwhile.
-    let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+    let leased = LeasedStore::hold_while_at_work(context.store().await?).await?;
     leased.add(&image.target.digest).await?;
     let provider: Arc<dyn Provider> = Arc::clone(&leased) as Arc<dyn Provider>;
     let outcome = bundle::bundle(provider, &image.target, directory, options).await;

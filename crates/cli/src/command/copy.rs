@@ -10,7 +10,8 @@ use wharf_remotes::CopyOptions;
 
 use crate::{
     args::{self, Format, PlatformArgs, RegistryArgs},
-    context::{Context, is_stream, stored_name},
+    command::Remains,
+    context::{ARCHIVE_SCHEMES, Context, is_stream, stored_name},
     exit::{self, Code},
     output, progress,
     sides::{self, DestinationArgs, SourceArgs},
@@ -71,6 +72,17 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
+    /// What remains where the copy is interrupted: an archive is written whole or not at all.
+    pub(crate) fn remains(&self) -> Remains {
+        let is_archive =
+            |name: &str| name.split_once(':').is_some_and(|(scheme, _)| ARCHIVE_SCHEMES.contains(&scheme));
+        match (stored_name(&self.source), stored_name(&self.destination)) {
+            _ if is_archive(&self.destination) => Remains::Nothing,
+            (Some(_), None) => Remains::Sent,
+            _ => Remains::Kept,
+        }
+    }
+
     pub(crate) async fn run(mut self, context: &Context) -> Result<()> {
         self.destination = written_out(context, self.destination);
         let is_stdout = is_standard_output(context, &self.destination);

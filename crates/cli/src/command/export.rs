@@ -7,7 +7,7 @@ use wharf_archive::{
     ExportOptions,
     options::{ArchiveCompression, DOCKER_FORMAT},
 };
-use wharf_content::{Error, Labels, LeasedStore, Provider, Result};
+use wharf_content::{Error, LeasedStore, Provider, Result};
 use wharf_images::{Image, referrers::StoredReferrers};
 
 use crate::{
@@ -124,7 +124,7 @@ impl Export {
         let progress = progress::start(&context.global);
         options = options.with_sink(progress.sink());
         // Somebody may remove the images and collect meanwhile.
-        let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+        let leased = LeasedStore::hold_while_at_work(context.store().await?).await?;
         for image in &images {
             leased.add(&image.target.digest).await?;
         }

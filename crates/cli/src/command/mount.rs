@@ -8,7 +8,7 @@ use wharf_archive::{
     UnpackOptions,
     mount::{Access, Written, mount, unmount},
 };
-use wharf_content::{Labels, LeasedStore, Result};
+use wharf_content::{LeasedStore, Result};
 
 use crate::{
     args::{Format, LayerArgs, PlatformArgs},
@@ -55,7 +55,7 @@ impl Mount {
             options = options.with_selection(selection);
         }
         let access = if self.rw { Access::Writable } else { Access::ReadOnly };
-        let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+        let leased = LeasedStore::hold_while_at_work(context.store().await?).await?;
         leased.add(&image.target.digest).await?;
         let outcome = mount(&leased, &image.target, &self.directory, access, &options).await;
         progress.finish(outcome.is_ok());

@@ -11,11 +11,12 @@ use wharf_archive::{
     UnpackOptions, UnpackedLayers,
     apply::{LeftOut, Ownership},
 };
-use wharf_content::{Descriptor, Error, Labels, LeasedStore, Provider, Result};
+use wharf_content::{Descriptor, Error, LeasedStore, Provider, Result};
 use wharf_images::Image;
 
 use crate::{
     args::{Format, LayerArgs, PlatformArgs},
+    command::Remains,
     context::Context,
     output::{self, escape, note},
     progress,
@@ -49,6 +50,11 @@ pub(crate) struct Unpack {
 }
 
 impl Unpack {
+    /// What remains where it is interrupted: layers in the store, but no directory.
+    pub(crate) fn remains(&self) -> Remains {
+        if self.directory.is_some() { Remains::Nothing } else { Remains::Kept }
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let progress = progress::start(&context.global);
         let mut options =
@@ -67,7 +73,7 @@ impl Unpack {
         }
         let image = context.image(&self.name).await?;
         // Somebody may remove the image and collect meanwhile.
-        let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+        let leased = LeasedStore::hold_while_at_work(context.store().await?).await?;
         leased.add(&image.target.digest).await?;
         let outcome = match &self.directory {
             None => layers(&leased, &image, &options, context).await,

@@ -5,16 +5,30 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use wharf_content::{Labels, LeasedStore, Result, Store};
 
+/// What the store is used for, which decides whether its lease outlives a process that is interrupted.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Reading,
+    Writing,
+}
+
 /// The store, and the lease where there is one.
 #[derive(Debug)]
 pub(super) struct Holding {
     store: Arc<dyn Store>,
+    purpose: Use,
     leased: Mutex<Option<Arc<LeasedStore>>>,
 }
 
 impl Holding {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, leased: Mutex::new(None) }
+    /// For content that goes out.
+    pub(super) fn to_read(store: Arc<dyn Store>) -> Self {
+        Self { store, purpose: Use::Reading, leased: Mutex::new(None) }
+    }
+
+    /// For content that comes in: what has come can be gone on with for a day.
+    pub(super) fn to_write(store: Arc<dyn Store>) -> Self {
+        Self { store, purpose: Use::Writing, leased: Mutex::new(None) }
     }
 
     /// The store without a lease, to look into it.
@@ -28,7 +42,11 @@ impl Holding {
         if let Some(leased) = leased.as_ref() {
             return Ok(Arc::clone(leased));
         }
-        let new = LeasedStore::hold(Arc::clone(&self.store), Labels::new()).await?;
+        let store = Arc::clone(&self.store);
+        let new = match self.purpose {
+            Use::Reading => LeasedStore::hold_while_at_work(store).await?,
+            Use::Writing => LeasedStore::hold(store, Labels::new()).await?,
+        };
         *leased = Some(Arc::clone(&new));
         Ok(new)
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use clap::Args;
 use serde_json::json;
-use wharf_content::{Error, ErrorKind, Labels, LeasedStore, Result, ResultExt};
+use wharf_content::{Error, ErrorKind, LeasedStore, Result, ResultExt};
 use wharf_images::{Image, ImageStore, Reference, record, reference::split_transport};
 
 use crate::{
@@ -39,7 +39,7 @@ impl Tag {
             self.targets.iter().map(|name| read(name, context)).collect::<Result<_>>()?;
         let images = context.images().await?;
         let found = context.image(&self.source).await?;
-        let leased = LeasedStore::hold(context.store().await?, Labels::new()).await?;
+        let leased = LeasedStore::hold_while_at_work(context.store().await?).await?;
         let mut tagged = Vec::new();
         let outcome = self.tag(images.as_ref(), &leased, found, &names, &mut tagged).await;
         let released = leased.release().await;
