@@ -113,6 +113,17 @@ pub(crate) struct PlatformArgs {
     pub(crate) all_platforms: bool,
 }
 
+/// Which platform of an image is meant, by a command that does something with one.
+#[derive(Debug, Default, Args)]
+pub(crate) struct OnePlatformArgs {
+    /// Platform as os/arch[/variant]; `local` is this machine
+    #[arg(long = "platform", value_name = "P", value_delimiter = ',')]
+    pub(crate) platforms: Vec<String>,
+    /// Refused, as several platforms are, by words that say what to do
+    #[arg(long, hide = true, conflicts_with = "platforms")]
+    pub(crate) all_platforms: bool,
+}
+
 /// How far a layer may grow when it is unpacked.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy, Debug, Args)]

@@ -39,7 +39,7 @@ pub(crate) mod version;
 
 use wharf_content::Result;
 
-use crate::{args::Command, context::Context};
+use crate::{args::Command, context::Context, exit::Platforms};
 
 impl Command {
     /// Whether the command takes a signal for the order to finish, and is not simply dropped.
@@ -49,6 +49,17 @@ impl Command {
             return true;
         }
         matches!(self, Self::Serve(_))
+    }
+
+    /// With how many platforms of an image at once the command does something, if it is told to.
+    pub(crate) fn platforms(&self) -> Platforms {
+        match self {
+            Self::Pull(_) | Self::Push(_) | Self::Copy(_) | Self::Export(_) | Self::Import(_) => {
+                Platforms::Several
+            }
+            Self::Images(_) | Self::Inspect(_) => Platforms::Several,
+            _ => Platforms::One,
+        }
     }
 
     /// What remains of the command when it is interrupted.

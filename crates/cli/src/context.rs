@@ -34,7 +34,7 @@ use wharf_remotes::{
 use crate::{
     args::{Global, RegistryArgs},
     credentials,
-    exit::{self, Code},
+    exit::{self, Code, Platforms},
     log::Log,
     progress::{self, Progress},
 };
@@ -91,15 +91,15 @@ impl Context {
         self.is_partly_done.store(true, Ordering::Relaxed);
     }
 
-    /// Prints the error that the command ended with, and says with which code to exit.
-    pub(crate) fn report(&self, error: &Error) -> Code {
+    /// Prints the error that the command ended with, which does something with so many platforms, and says with which code to exit.
+    pub(crate) fn report(&self, error: &Error, platforms: Platforms) -> Code {
         let code = match exit::code(error) {
             // Who was interrupted goes on as any other.
             Code::Interrupted => Code::Interrupted,
             _ if self.is_partly_done.load(Ordering::Relaxed) => Code::Partly,
             code => code,
         };
-        exit::report_as(error, self.global.format, code)
+        exit::report_as(error, self.global.format, code, platforms)
     }
 
     /// What the program exits with when all is done.

@@ -281,10 +281,25 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EFBIG: i32 = 27;
 
-/// What can be done, where there is something.
-fn hint(error: &Error) -> Option<Cow<'static, str>> {
+/// What can be done, where there is something, with a command that does something with so many platforms.
+fn hint(error: &Error, platforms: Platforms) -> Option<Cow<'static, str>> {
+    if platforms == Platforms::One && is_unmatched(error) {
+        return Some("choose one of those with --platform".into());
+    }
     let hint = denied_hint(error).or_else(|| absent_hint(error));
     hint.map(Cow::Owned).or_else(|| fixed_hint(error).map(Cow::Borrowed))
+}
+
+/// With how many platforms of an image at once a command does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Platforms {
+    One,
+    Several,
+}
+
+/// Whether the image has other platforms than what was asked for.
+fn is_unmatched(error: &Error) -> bool {
+    error.report().contains("no match for platform")
 }
 
 /// What can be done where the store lacks an image whose name could be a registry's.
@@ -399,7 +414,7 @@ fn fixed_hint(error: &Error) -> Option<&'static str> {
         return local_hint(error, refused);
     }
     match (code(error), error.kind()) {
-        (Code::NotFound, _) if error.report().contains("no match for platform") => {
+        (Code::NotFound, _) if is_unmatched(error) => {
             Some("choose one of those with --platform, or take them all with --all-platforms")
         }
         (Code::NotFound, _) if error.report().contains(" is not here: ") => {
@@ -458,12 +473,12 @@ fn is_unmounted(text: &str) -> bool {
 
 /// Prints the error, and says with which code to exit.
 pub(crate) fn report(error: &Error, format: Format) -> Code {
-    report_as(error, format, code(error))
+    report_as(error, format, code(error), Platforms::Several)
 }
 
-/// As [`report`], of an error that means something else to a script than it does by itself.
-pub(crate) fn report_as(error: &Error, format: Format, code: Code) -> Code {
-    let (report, hint) = (error.report(), hint(error));
+/// As [`report`], of an error that means something else to a script than it does by itself, and of a command that is known.
+pub(crate) fn report_as(error: &Error, format: Format, code: Code, platforms: Platforms) -> Code {
+    let (report, hint) = (error.report(), hint(error, platforms));
     match format {
         Format::Text => {
             let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));

@@ -99,7 +99,7 @@ impl Runner {
         };
         let context = Context::new(cli.global, plugins.register(self.catalogue), log);
         let ends_by_itself = cli.command.ends_when_signalled();
-        let remains = cli.command.remains();
+        let (remains, platforms) = (cli.command.remains(), cli.command.platforms());
         // The futures of what moves images are large.
         let work = Box::pin(command::run(cli.command, &context));
         let outcome = runtime
@@ -111,7 +111,7 @@ impl Runner {
         drop(thread);
         match outcome {
             Ok(Ok(())) => context.exit_code(),
-            Ok(Err(error)) => context.report(&error).into(),
+            Ok(Err(error)) => context.report(&error, platforms).into(),
             Err(Interrupted) => interrupted(remains, format),
         }
     }

@@ -4,7 +4,7 @@ use wharf_content::{Error, Result};
 use wharf_images::Selection;
 use wharf_remotes::Portion;
 
-use crate::args::PlatformArgs;
+use crate::args::{OnePlatformArgs, PlatformArgs};
 
 impl PlatformArgs {
     /// The platforms that were asked for; `None` where there was nothing asked.
@@ -50,5 +50,15 @@ impl PlatformArgs {
             Some(selection) if self.is_one() => Portion::Best(selection),
             Some(selection) => Portion::Sparse(selection),
         })
+    }
+}
+
+impl OnePlatformArgs {
+    /// As [`PlatformArgs::single`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` for several, and for a specifier that cannot be read.
+    pub(crate) fn single(&self) -> Result<Option<Selection>> {
+        PlatformArgs { platforms: self.platforms.clone(), all_platforms: self.all_platforms }.single()
     }
 }

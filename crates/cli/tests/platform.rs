@@ -393,3 +393,33 @@ async fn a_platform_that_was_not_pulled_is_named() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_with_one_platform_offers_no_other() {
+    let registry = TestRegistry::start().await;
+    let name = registry.put("a/b:1", &three_platforms()).await.expect("puts");
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let directory = wharf.path("directory");
+    for command in [
+        &["unpack", &name, &directory][..],
+        &["mount", &name, &directory],
+        &["bundle", &name, &directory],
+        &["run", &name],
+        &["cat", &name, "/data"],
+        &["ls-files", &name],
+        &["config", &name],
+    ] {
+        let help = wharf.run(&[command[0], "--help"]).await.succeeded();
+        assert!(help.contains("--platform <P>") && !help.contains("all-platforms"), "{help}");
+        for many in ["--all-platforms", "--platform=all", "--platform=linux/amd64,linux/arm64"] {
+            let refused = wharf.run(&[command, &[many]].concat()).await.failed(3);
+            assert!(refused.contains("this is done with one platform: give one --platform"), "{refused}");
+        }
+    }
+    let other = "--platform=linux/mips64";
+    let error = wharf.run(&["config", other, &name]).await.failed(2);
+    assert!(error.ends_with("hint: choose one of those with --platform\n"), "{error}");
+    let error = wharf.run(&["export", other, &name, "-o", &directory]).await.failed(2);
+    assert!(error.ends_with("with --platform, or take them all with --all-platforms\n"), "{error}");
+}

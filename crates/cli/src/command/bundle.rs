@@ -16,7 +16,7 @@ use wharf_content::{LeasedStore, Provider, Result};
 
 use super::unpack::tell_left_out;
 use crate::{
-    args::{Format, LayerArgs, PlatformArgs},
+    args::{Format, LayerArgs, OnePlatformArgs},
     context::Context,
     exit,
     output::{self, escape, note},
@@ -65,7 +65,7 @@ pub(crate) struct ContainerArgs {
     #[arg(long)]
     rootless: bool,
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
 }

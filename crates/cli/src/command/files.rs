@@ -17,7 +17,7 @@ use wharf_archive::files::{self, File, FileKind, FilesOptions};
 use wharf_content::Result;
 
 use crate::{
-    args::{Format, LayerArgs, PlatformArgs},
+    args::{Format, LayerArgs, OnePlatformArgs},
     context::Context,
     exit::{self, Code},
     output::{self, escape, escape_json},
@@ -41,7 +41,7 @@ pub(crate) struct LsFiles {
     #[arg(long)]
     jsonl: bool,
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
     #[command(flatten)]
@@ -61,14 +61,14 @@ pub(crate) struct Cat {
     #[arg(index = 2, value_name = "PATH")]
     path: OsString,
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
     #[command(flatten)]
     look: LookArgs,
 }
 
-fn options(context: &Context, platforms: &PlatformArgs, layers: LayerArgs) -> Result<FilesOptions> {
+fn options(context: &Context, platforms: &OnePlatformArgs, layers: LayerArgs) -> Result<FilesOptions> {
     let options = FilesOptions::new().with_catalogue(context.catalogue.clone()).with_layers(layers.options());
     Ok(platforms.single()?.into_iter().fold(options, FilesOptions::with_selection))
 }

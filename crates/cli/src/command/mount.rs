@@ -11,7 +11,7 @@ use wharf_archive::{
 use wharf_content::{LeasedStore, Result};
 
 use crate::{
-    args::{Format, LayerArgs, PlatformArgs},
+    args::{Format, LayerArgs, OnePlatformArgs},
     command::unpack::tell_left_out,
     context::Context,
     output::{self, note},
@@ -39,7 +39,7 @@ pub(crate) struct Mount {
     #[arg(long)]
     rw: bool,
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
 }

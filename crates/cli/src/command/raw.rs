@@ -8,7 +8,12 @@ use wharf_images::{
     image::{self, MAX_CONFIG_LEN},
 };
 
-use crate::{args::PlatformArgs, context::Context, output, view::LookArgs};
+use crate::{
+    args::{OnePlatformArgs, PlatformArgs},
+    context::Context,
+    output,
+    view::LookArgs,
+};
 
 /// Arguments of `manifest`.
 #[derive(Debug, Args)]
@@ -44,7 +49,7 @@ impl Manifest {
 #[derive(Debug, Args)]
 pub(crate) struct Config {
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     look: LookArgs,
 }

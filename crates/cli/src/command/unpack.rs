@@ -15,7 +15,7 @@ use wharf_content::{Descriptor, Error, LeasedStore, Provider, Result};
 use wharf_images::Image;
 
 use crate::{
-    args::{Format, LayerArgs, PlatformArgs},
+    args::{Format, LayerArgs, OnePlatformArgs},
     command::Remains,
     context::Context,
     output::{self, escape, note},
@@ -44,7 +44,7 @@ pub(crate) struct Unpack {
     #[arg(long, requires = "directory")]
     rootless: bool,
     #[command(flatten)]
-    platforms: PlatformArgs,
+    platforms: OnePlatformArgs,
     #[command(flatten)]
     layers: LayerArgs,
 }

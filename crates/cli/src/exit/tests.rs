@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn hint(error: &Error) -> Option<Cow<'static, str>> {
+    super::hint(error, Platforms::Several)
+}
+
 #[test]
 fn a_disk_that_fails_is_no_loss_of_data() {
     let error = Error::io("cannot commit", io::Error::from_raw_os_error(5)).context("cannot pull");
@@ -160,6 +164,19 @@ fn codes_follow_the_origin_and_the_kind() {
     ] {
         assert_eq!(code(&error), expected, "{error:?}");
     }
+}
+
+#[test]
+fn all_platforms_are_no_advice_where_one_is_wanted() {
+    let error = Error::not_found("no match for platform linux/s390x in x; the image has y");
+    for (platforms, expected) in [
+        (Platforms::One, "choose one of those with --platform"),
+        (Platforms::Several, "choose one of those with --platform, or take them all with --all-platforms"),
+    ] {
+        assert_eq!(super::hint(&error, platforms).as_deref(), Some(expected));
+    }
+    let other = Error::not_found("there is no image \"q.io/a:1\" in the store");
+    assert_eq!(super::hint(&other, Platforms::One), hint(&other));
 }
 
 #[test]
