@@ -2,11 +2,14 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
 
 use serde_json::{Value, json};
 use support::{Wharf, three_platforms};
-use wharf_tests::{FakeServer, Reply, TestRegistry};
+use wharf_tests::{FakeServer, ImageFixture, Layer, Reply, TestRegistry};
 
 #[tokio::test]
 async fn between_registries_and_no_store_is_made() {
@@ -196,4 +199,38 @@ async fn mistakes_and_refusals() {
         assert!(error.contains(said), "{arguments:?}: {error}");
     }
     assert!(registry.image(&name).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_store_is_told_as_that() {
+    let (source, destination) = (TestRegistry::start().await, TestRegistry::start().await);
+    // Large enough that its blocks are shared, where the file system can do that.
+    let image = ImageFixture::new().with("linux/amd64", vec![Layer::noise("data", 300_000, 1)]);
+    let name = source.put("team/image:1", &image).await.expect("puts");
+    let index = source.image(&name).await.expect("there").target.digest;
+    let wharf = Wharf::new();
+    wharf.run(&["pull", "--all-platforms", &name]).await.succeeded();
+    let blobs = wharf.dir.path().join("store/blobs/sha256");
+    let sizes = fs::read_dir(&blobs).expect("lists").map(|entry| entry.expect("an entry"));
+    let layer = sizes.max_by_key(|entry| entry.metadata().expect("a file").len()).expect("a layer").path();
+    let from = format!("store:{name}");
+    let places = [format!("oci:{}", wharf.path("layout")), destination.reference("mirror/image:1")];
+    for path in [layer, blobs.join(index.hex())] {
+        let digest = path.file_name().expect("a name").to_string_lossy().into_owned();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("ours");
+        let whole = fs::read(&path).expect("reads");
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        fs::write(&path, flipped).expect("writes");
+        for to in &places {
+            let error = wharf.run(&["copy", &from, to]).await.failed(5);
+            assert!(error.contains(&format!("blob sha256:{digest} (")), "{error}");
+            assert!(error.contains(" is damaged: its bytes have the digest sha256:"), "{error}");
+            assert!(error.contains("hint: `wharf verify --repair`"), "{error}");
+        }
+        fs::write(&path, whole).expect("writes");
+    }
+    for to in &places {
+        wharf.run(&["copy", &from, to]).await.succeeded();
+    }
 }

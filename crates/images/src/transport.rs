@@ -179,6 +179,12 @@ pub trait Fetcher: Debug + Send + Sync + 'static {
         false
     }
 
+    /// What to say of content of which the bytes turned out to have the digest `found`, where the place is known to keep what it once verified:
+    /// that it is damaged there. By default nothing is known of the place but that it gave other bytes.
+    fn damage(&self, _descriptor: &Descriptor, _found: &Digest) -> Option<Error> {
+        None
+    }
+
     /// Told when nothing more is fetched, so that what was kept for it is let go. Who is cancelled does not tell it.
     ///
     /// # Errors

@@ -93,6 +93,13 @@ impl LayoutPusher {
         }
         let found = hasher.finish();
         if found != *digest {
+            if is_shared {
+                // Who gives the bytes knows what it means that they are others, and says so where they are read.
+                let mut given = shipment.source.open(0).await?;
+                while let Some(chunk) = given.next().await {
+                    chunk?;
+                }
+            }
             return Err(Error::failed_precondition(format!(
                 "digest mismatch for {digest} ({media_type:?}): the bytes have the digest {found}"
             )));

@@ -62,7 +62,12 @@ impl Documents {
             match descriptor.verify(&bytes) {
                 Ok(()) => return Ok(bytes.freeze()),
                 Err(_) if self.fetcher.refused(descriptor) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let found = descriptor.digest.algorithm().digest(&bytes);
+                    let is_other = found != descriptor.digest && bytes.len() as u64 == descriptor.size;
+                    let damage = is_other.then(|| self.fetcher.damage(descriptor, &found)).flatten();
+                    return Err(damage.unwrap_or(error));
+                }
             }
         }
     }

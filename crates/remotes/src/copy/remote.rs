@@ -53,10 +53,12 @@ impl Cargo for Remote {
     }
 
     fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error {
-        Error::failed_precondition(format!(
-            "digest mismatch: the source gave for {} ({:?}) bytes of the digest {found}",
-            descriptor.digest, descriptor.media_type
-        ))
+        self.fetcher.damage(descriptor, found).unwrap_or_else(|| {
+            Error::failed_precondition(format!(
+                "digest mismatch: the source gave for {} ({:?}) bytes of the digest {found}",
+                descriptor.digest, descriptor.media_type
+            ))
+        })
     }
 }
 

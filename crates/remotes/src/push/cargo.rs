@@ -38,6 +38,14 @@ pub(crate) trait Cargo: Debug + Send + Sync + 'static {
     fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error;
 }
 
+/// Says that a blob of a store has other bytes than those it was stored with.
+pub(crate) fn damaged(descriptor: &Descriptor, found: &Digest) -> Error {
+    Error::failed_precondition(format!(
+        "blob {} ({:?}) is damaged: its bytes have the digest {found}",
+        descriptor.digest, descriptor.media_type
+    ))
+}
+
 /// What a store has.
 #[derive(Debug)]
 pub(super) struct Stored(pub(super) Arc<LeasedStore>);
@@ -84,9 +92,6 @@ impl Cargo for Stored {
     }
 
     fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Error {
-        Error::failed_precondition(format!(
-            "blob {} ({:?}) is damaged: its bytes have the digest {found}",
-            descriptor.digest, descriptor.media_type
-        ))
+        damaged(descriptor, found)
     }
 }

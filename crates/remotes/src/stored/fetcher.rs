@@ -9,7 +9,7 @@ use wharf_content::{
 use wharf_images::transport::Fetcher;
 
 use super::holding::Holding;
-use crate::source::neighbours;
+use crate::{push::cargo::damaged, source::neighbours};
 
 /// Fetches what a name means and whatever else is there.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ impl Fetcher for StoreFetcher {
 
     fn local(&self) -> Option<Arc<dyn Provider>> {
         Some(Arc::clone(&self.0) as Arc<dyn Provider>)
+    }
+
+    fn damage(&self, descriptor: &Descriptor, found: &Digest) -> Option<Error> {
+        Some(damaged(descriptor, found))
     }
 
     async fn finish(&self) -> Result<()> {
