@@ -98,7 +98,7 @@ impl Registry {
         whole: Whole,
     ) -> Result<Reply, Refusal> {
         // What is found to be there stays until the manifest holds it, and the manifest until the tags hold that.
-        let leased = LeasedStore::hold(Arc::clone(&self.inner.store), Labels::new()).await?;
+        let leased = LeasedStore::hold_while_at_work(Arc::clone(&self.inner.store)).await?;
         let taken = self.take_in(&leased, &push, &host, &headers, &descriptor, &whole.bytes).await;
         let released = leased.release().await;
         let taken = taken?;
