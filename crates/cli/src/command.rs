@@ -65,12 +65,10 @@ impl Command {
     /// What remains of the command when it is interrupted.
     pub(crate) fn remains(&self) -> Remains {
         match self {
-            Self::Pull(_)
-            | Self::Import(_)
-            | Self::Verify(_)
-            | Self::Content(content::Content::Ingest(_)) => Remains::Kept,
+            Self::Pull(_) | Self::Import(_) | Self::Content(content::Content::Ingest(_)) => Remains::Kept,
             Self::Push(_) => Remains::Sent,
             Self::Copy(copy) => copy.remains(),
+            Self::Verify(verify) => verify.remains(),
             Self::Export(_) => Remains::Nothing,
             #[cfg(target_os = "linux")]
             Self::Unpack(unpack) => unpack.remains(),
@@ -169,6 +167,8 @@ mod tests {
             (&["import", "a.tar"], Remains::Kept),
             (&["content", "ingest", "-"], Remains::Kept),
             (&["content", "ls"], Remains::Untold),
+            (&["verify"], Remains::Untold),
+            (&["verify", "--repair"], Remains::Kept),
             (&["push", "a"], Remains::Sent),
             (&["copy", "a", "b"], Remains::Kept),
             (&["copy", "a", "store:b"], Remains::Kept),

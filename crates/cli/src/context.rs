@@ -35,7 +35,6 @@ use crate::{
     args::{Global, RegistryArgs},
     credentials,
     exit::{self, Code, Platforms},
-    log::Log,
     progress::{self, Progress},
 };
 
@@ -52,8 +51,6 @@ const PROXY_QUESTIONS: usize = 16;
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) catalogue: Catalogue,
-    /// What a program that serves has its lines written by.
-    pub(crate) log: Option<Log>,
     opened: OnceCell<Opened>,
     /// What all settings are made of, so that whatever the command does it asks a host no more than is polite.
     registries: RegistrySettings,
@@ -69,11 +66,10 @@ struct Opened {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global, catalogue: Catalogue, log: Option<Log>) -> Self {
+    pub(crate) fn new(global: Global, catalogue: Catalogue) -> Self {
         Self {
             global,
             catalogue,
-            log,
             opened: OnceCell::new(),
             registries: RegistrySettings::new(),
             exit: AtomicU8::new(0),

@@ -4,9 +4,9 @@
 use std::{
     io::{self, Write},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
     time::Duration,
@@ -21,6 +21,14 @@ use crate::args::Format;
 const MAX_WAITING: usize = 4096;
 /// How long the rest may take to be written.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What takes everything that the program says, where there is such a one.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Hands a line to the log that takes everything; `false` where there is none, or none any more.
+pub(crate) fn take(line: &str) -> bool {
+    LOG.get().is_some_and(|log| log.take(format!("{line}\n").into_bytes()))
+}
 
 /// Takes lines. It waits for nobody.
 #[derive(Clone, Debug)]
@@ -57,8 +65,9 @@ impl LogThread {
         Self { log: Log { sender, missed }, ended }
     }
 
-    pub(crate) fn log(&self) -> Log {
-        self.log.clone()
+    /// Has everything that the program says handed to it, and gives what takes it.
+    pub(crate) fn take_all(&self) -> Log {
+        LOG.get_or_init(|| self.log.clone()).clone()
     }
 }
 
@@ -67,7 +76,7 @@ impl Drop for LogThread {
         let until = std::time::Instant::now() + GRACE;
         let mut end = Message::End;
         // There may be no room for it yet.
-        while let Err(mpsc::TrySendError::Full(back)) = self.log.sender.try_send(end) {
+        while let Err(TrySendError::Full(back)) = self.log.sender.try_send(end) {
             if std::time::Instant::now() >= until {
                 return;
             }
@@ -80,14 +89,15 @@ impl Drop for LogThread {
 }
 
 impl Log {
-    /// Has a line written.
-    pub(crate) fn line(&self, line: &str) {
-        self.lines(format!("{line}\n").into_bytes());
-    }
-
-    fn lines(&self, lines: Vec<u8>) {
-        if self.sender.try_send(Message::Lines(lines)).is_err() {
-            self.missed.fetch_add(1, Ordering::Relaxed);
+    /// Has lines written, or counted where there is no room for them; `false` where nobody writes any more.
+    fn take(&self, lines: Vec<u8>) -> bool {
+        match self.sender.try_send(Message::Lines(lines)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.missed.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
         }
     }
 }
@@ -95,8 +105,7 @@ impl Log {
 /// Takes what is written at once for whole lines.
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lines(bytes.to_vec());
-        Ok(bytes.len())
+        if self.take(bytes.to_vec()) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -154,13 +163,12 @@ mod tests {
     fn all_that_was_said_is_written_in_order() {
         let output = Slow::default();
         let thread = LogThread::start(output.clone(), Format::Text);
-        let mut log = thread.log();
-        log.line("one");
+        let mut log = thread.log.clone();
+        assert!(log.take(b"one\n".to_vec()));
         log.write_all(b"two\nthree\n").expect("waits for nobody");
         drop(thread);
         assert_eq!(output.text(), "one\ntwo\nthree\n");
-        // Nobody is there any more.
-        log.line("four");
+        assert!(!log.take(b"four\n".to_vec()), "nobody is there any more");
     }
 
     #[test]
@@ -168,17 +176,17 @@ mod tests {
         for format in [Format::Text, Format::Json] {
             let output = Slow::default();
             let thread = LogThread::start(output.clone(), format);
-            let log = thread.log();
+            let log = thread.log.clone();
             let held = output.0.lock().expect("no panic");
             for number in 0..MAX_WAITING + 100 {
-                log.line(&number.to_string());
+                assert!(log.take(format!("{number}\n").into_bytes()));
             }
             drop(held);
             // There is room again before long.
             while log.missed.load(Ordering::Relaxed) > 0 {
                 thread::sleep(Duration::from_millis(1));
             }
-            log.line("after");
+            assert!(log.take(b"after\n".to_vec()));
             drop(thread);
             let text = output.text();
             let numbers: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
@@ -196,7 +204,7 @@ mod tests {
         let output = Slow::default();
         let thread = LogThread::start(output.clone(), Format::Text);
         let held = output.0.lock().expect("no panic");
-        (0..=MAX_WAITING).for_each(|_| thread.log().line("line"));
+        (0..=MAX_WAITING).for_each(|_| assert!(thread.log.take(b"line\n".to_vec())));
         drop(thread);
         drop(held);
     }

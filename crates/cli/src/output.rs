@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use wharf_content::{Error, ErrorKind, Result};
 
-use crate::{args::Format, exit};
+use crate::{args::Format, exit, log};
 
 /// Whether a character could steer a terminal: control characters, C1 included, and those that turn the direction of text.
 fn is_harmful(c: char) -> bool {
@@ -75,7 +75,9 @@ pub(crate) fn refuse_terminal(instead: &str) -> Result<()> {
 
 /// Says something beside the data, on standard error and in one piece. Nobody listening is no reason to stop.
 pub(crate) fn note(text: &str) {
-    drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
+    if !log::take(text) {
+        drop(io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
+    }
 }
 
 /// Writes a line to standard output.

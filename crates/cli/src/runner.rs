@@ -82,8 +82,7 @@ impl Runner {
             Command::Serve(_) => Some(LogThread::start(std::io::stderr(), format)),
             _ => None,
         };
-        let log = thread.as_ref().map(LogThread::log);
-        trace(&cli.global, log.clone());
+        trace(&cli.global, thread.as_ref().map(LogThread::take_all));
         memory::keep_buffers();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -97,7 +96,7 @@ impl Runner {
             Ok(plugins) => plugins,
             Err(error) => return exit::report(&error, format).into(),
         };
-        let context = Context::new(cli.global, plugins.register(self.catalogue), log);
+        let context = Context::new(cli.global, plugins.register(self.catalogue));
         let ends_by_itself = cli.command.ends_when_signalled();
         let (remains, platforms) = (cli.command.remains(), cli.command.platforms());
         // The futures of what moves images are large.

@@ -332,12 +332,14 @@ async fn output_that_is_full_is_not_taken_for_the_store() {
 }
 
 /// A device that has no room, and a pipe that nobody reads.
+#[cfg(target_os = "linux")]
 fn deaf() -> [Stdio; 2] {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     [File::options().write(true).open("/dev/full").expect("a device of Linux").into(), writer.into()]
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_that_nobody_hears_are_errors_and_stop_nothing() {
     let registry = TestRegistry::start().await;

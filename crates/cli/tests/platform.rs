@@ -394,6 +394,7 @@ async fn a_platform_that_was_not_pulled_is_named() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_with_one_platform_offers_no_other() {
     let registry = TestRegistry::start().await;

@@ -95,6 +95,25 @@ async fn serving_and_stopping() {
     assert_eq!(served.stop().await, "", "nothing is told that was not asked for");
 }
 
+/// A registry that has nothing, and a warning with each answer.
+#[cfg(target_os = "linux")]
+fn warning_upstream() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    // It ends with the test.
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let mut head = BufReader::new(&stream).lines();
+            while head.next().and_then(std::result::Result::ok).is_some_and(|line| !line.is_empty()) {}
+            let warning = format!("Warning: 299 - \"number {number} {}\"", "x".repeat(300));
+            let answer =
+                format!("HTTP/1.1 404 X\r\n{warning}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            drop((&stream).write_all(answer.as_bytes()));
+        }
+    });
+    format!("http://{address}")
+}
+
 /// Nobody reads what is logged, or nothing more can be: the registry goes on, and ends when it is told to.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
@@ -103,12 +122,14 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     // Nobody listens there, which is worth a warning each time.
     let proxy = ["--proxy", "http://127.0.0.1:1", "--retry-times", "0", "--access-log"];
     let (never_read, filled) = std::io::pipe().expect("a pipe");
-    let warned = filled.try_clone().expect("another end");
+    let (warned, told) = (filled.try_clone().expect("another end"), filled.try_clone().expect("another end"));
+    let warns = ["--proxy", &warning_upstream(), "--retry-times", "0"];
     let full = fs::File::create("/dev/full").expect("Linux has it");
     for (target, options, status) in [
         (Stdio::from(full), &proxy[..], " 502 "),
         (Stdio::from(filled), &["--access-log"], " 404 "),
         (Stdio::from(warned), &proxy[..5], " 502 "),
+        (Stdio::from(told), &warns, " 404 "),
     ] {
         let mut command = wharf.command(&[&["serve", "--addr", "127.0.0.1:0"], options].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(target).spawn().expect("starts");
@@ -121,6 +142,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
             let mut stream = std::net::TcpStream::connect(served.address()).expect("it is there");
             let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).expect("sent");
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("set");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("answered");
             assert!(answer.starts_with(&format!("HTTP/1.1{status}")), "{answer}");

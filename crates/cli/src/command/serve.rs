@@ -17,8 +17,7 @@ use wharf_remotes::{
 use crate::{
     args::{Format, RegistryArgs, seconds},
     context::Context,
-    log::Log,
-    output::{self, escape},
+    output::{self, escape, note},
     progress,
     runner::signalled,
 };
@@ -100,10 +99,7 @@ impl Serve {
         // Before anybody is told that it serves, who may stop it right then.
         let stopped = signalled();
         output::line(&format!("{scheme}://{address}"))?;
-        let options = match &context.log {
-            Some(log) if self.access_log => logged(options, log.clone(), context.global.format),
-            _ => options,
-        };
+        let options = if self.access_log { logged(options, context.global.format) } else { options };
         serve(Registry::with_options(store, images, options), listener, stopped).await
     }
 
@@ -182,10 +178,10 @@ fn allow_files() {
 }
 
 /// Has finished requests told.
-fn logged(options: RegistryOptions, log: Log, format: Format) -> RegistryOptions {
+fn logged(options: RegistryOptions, format: Format) -> RegistryOptions {
     options.with_observer(move |record| {
         let time = Timestamp::now();
-        log.line(&match format {
+        note(&match format {
             Format::Json => output::escape_json(&document(time, record).to_string()),
             Format::Text => line(time, record),
         });

@@ -13,6 +13,7 @@ use wharf_remotes::{RepairOptions, Repaired, repair};
 
 use crate::{
     args::{Format, RegistryArgs},
+    command::Remains,
     context::Context,
     output, progress,
 };
@@ -38,6 +39,11 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
+    /// What remains where it is interrupted: what a repair has fetched.
+    pub(crate) fn remains(&self) -> Remains {
+        if self.repair { Remains::Kept } else { Remains::Untold }
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let (store, images) = (context.store().await?, context.images().await?);
         let options = VerifyOptions::default();
