@@ -6,13 +6,15 @@
 
 use std::time::Duration;
 
-use jiff::{civil::DateTime, tz::TimeZone};
+use jiff::civil::DateTime;
 use rustls::{
     CertificateError, Error as TlsError,
     client::verify_server_name,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
@@ -106,7 +108,7 @@ fn time(der: &[u8]) -> Option<(i64, &[u8])> {
     };
     let pair = |at: usize| i8::try_from(number(&digits[at..at + 2])).ok();
     let time = DateTime::new(year, pair(0)?, pair(2)?, pair(4)?, pair(6)?, pair(8)?, 0).ok()?;
-    Some((time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(), rest))
+    Some((time.duration_since(EPOCH).as_secs(), rest))
 }
 
 #[cfg(test)]
@@ -132,6 +134,14 @@ mod tests {
         ] {
             assert_eq!(validity(&certificate(from, to)), Some(expected), "{from:?} {to:?}");
         }
+    }
+
+    #[test]
+    fn the_last_time_that_there_is_has_one() {
+        // What says that a certificate does not end (RFC 5280, 4.1.2.5).
+        let text = b"99991231235959Z";
+        let der = [&[GENERALIZED_TIME, 15][..], text].concat();
+        assert_eq!(time(&der), Some((253_402_300_799, &[][..])));
     }
 
     #[test]
