@@ -34,12 +34,21 @@ pub struct Resolved {
     pub descriptor: Descriptor,
     /// The name that the place gives the image, where its own names are those of files; it is recorded under that one.
     pub image_name: Option<String>,
+    /// Whether the place has it as a blob and not as a manifest, which only a name by digest can mean.
+    pub is_blob: bool,
 }
 
 impl Resolved {
     /// Pairs a name and what it means.
     pub fn new(name: impl Into<String>, descriptor: Descriptor) -> Self {
-        Self { name: name.into(), descriptor, image_name: None }
+        Self { name: name.into(), descriptor, image_name: None, is_blob: false }
+    }
+
+    /// Says that the place has it as a blob.
+    #[must_use]
+    pub fn as_blob(mut self) -> Self {
+        self.is_blob = true;
+        self
     }
 
     /// Sets the name that the place gives the image.

@@ -94,9 +94,8 @@ impl Resolver for RegistryResolver {
         let reference = Reference::parse(name)?;
         let cannot = || format!("cannot resolve {reference}");
         let sites = self.sites(&reference, Capabilities::RESOLVE).await.context(cannot)?;
-        let look_up = |client, path| Lookup { client, path, reference: &reference }.descriptor();
-        let descriptor = failover::first(&sites, look_up).await.context(cannot)?;
-        Ok(Resolved::new(reference.to_string(), descriptor))
+        let look_up = |client, path| Lookup { client, path, reference: &reference }.resolved();
+        failover::first(&sites, look_up).await.context(cannot)
     }
 
     async fn fetcher(&self, name: &str) -> Result<Arc<dyn Fetcher>> {
@@ -150,9 +149,10 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    async fn descriptor(self) -> Result<Descriptor> {
+    async fn resolved(self) -> Result<Resolved> {
+        let resolved = |descriptor| Resolved::new(self.reference.to_string(), descriptor);
         let manifest = format!("{}/manifests/{}", self.path, self.reference.object());
-        let outcome = self.look(&manifest).await;
+        let outcome = self.look(&manifest).await.map(resolved);
         let (Err(error), Some(digest)) = (&outcome, self.reference.digest()) else { return outcome };
         if status(error) != Some(404) {
             return outcome;
@@ -160,7 +160,7 @@ impl Lookup<'_> {
         // Content that is no manifest can be named by its digest too.
         match self.blob(&format!("{}/blobs/{digest}", self.path), digest).await {
             Err(second) if status(&second) == Some(404) => outcome,
-            found => found,
+            found => found.map(|descriptor| resolved(descriptor).as_blob()),
         }
     }
 

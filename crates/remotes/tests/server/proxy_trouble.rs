@@ -196,13 +196,28 @@ async fn tags_that_the_store_knows_are_served_where_the_upstream_takes_its_time(
     let began = Instant::now();
     assert_eq!(get("/v2/a/tags/list").await.expect("no panic"), json!(["x"]));
     assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
-    // What follows a page of the upstream's is the upstream's.
+    // What follows a page of the upstream's is the upstream's. The question that nobody waited for any more has gone on.
     let waits = get("/v2/a/tags/list?last=x");
-    asked(3).await;
     tokio::time::sleep(patience * 2).await;
     assert!(!waits.is_finished());
-    door.add_permits(2);
+    door.add_permits(1);
     assert_eq!(waits.await.expect("no panic"), json!(["y"]));
+    asked(2).await;
+}
+
+#[tokio::test]
+async fn blobs_are_no_manifests_whatever_type_they_are_said_to_have() {
+    for media_type in ["binary/octet-stream", "application/gzip", "application/json", "application/x-own"] {
+        let upper = Script::start(move |asked| {
+            let is_blob = asked.path.contains("/blobs/");
+            if is_blob { Given::content(media_type, b"{}") } else { Given::status(404) }
+        })
+        .await;
+        let site = cache(Arc::new(MemoryStore::new()), proxy_of(upper.address)).await;
+        site.get(&manifest_path(b"{}")).await.refuses(404, "MANIFEST_UNKNOWN");
+        assert_eq!(site.images.list(&FilterSet::all()).await.expect("lists"), []);
+        assert_eq!(site.get(&blob_path(b"{}")).await.body, b"{}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use wharf_images::{
 use crate::{
     DistributionSource,
     fetch::{fetch_into, ingest_name},
-    server::{Registry, keep::Kept, media_type::OCTET_STREAM, metrics::Metrics, push},
+    server::{Registry, keep::Kept, metrics::Metrics, push},
 };
 
 /// Counts what comes from the upstream.
@@ -60,7 +60,7 @@ impl Registry {
         name: &str,
         recorded: Option<&Image>,
     ) -> Result<(Descriptor, &'static str)> {
-        let descriptor = self.resolve(name).await?;
+        let descriptor = self.resolve(name).await?.descriptor;
         if let Some(image) = recorded.filter(|image| image.target.digest == descriptor.digest) {
             return Ok((image.target.clone(), "hit"));
         }
@@ -82,16 +82,11 @@ impl Registry {
         let descriptor = match promised {
             Some(promised) if kind_of(&promised)?.is_some_and(Kind::is_manifest) => promised,
             _ => {
-                let resolved = self.resolve(&name).await?;
-                let is_blob = match kind_of(&resolved)? {
-                    Some(kind) => !kind.is_manifest(),
-                    // A type of its own is what only manifests have there.
-                    None => resolved.media_type == OCTET_STREAM,
-                };
-                if is_blob {
+                let Resolved { descriptor, is_blob, .. } = self.resolve(&name).await?;
+                if is_blob || kind_of(&descriptor)?.is_some_and(|kind| !kind.is_manifest()) {
                     return Err(Error::not_found(format!("{name} is a blob and no manifest")));
                 }
-                resolved
+                descriptor
             }
         };
         let (store, _kept) = self.held(&descriptor).await?;
@@ -111,11 +106,10 @@ impl Registry {
         push::retarget(self.images(), Image::new(name, descriptor), None).await.map(drop)
     }
 
-    async fn resolve(&self, name: &str) -> Result<Descriptor> {
+    async fn resolve(&self, name: &str) -> Result<Resolved> {
         let relay = self.inner.relay.as_ref().expect("only a proxy resolves");
         self.asked("resolve");
-        let Resolved { descriptor, .. } = relay.resolver().resolve(name).await?;
-        Ok(descriptor)
+        relay.resolver().resolve(name).await
     }
 
     /// The store, under the lease of what is part of no image yet, which is to be kept meanwhile.

@@ -1,6 +1,6 @@
 //! Tags and referrers through a proxy: as the upstream lists them, and as the store knows them while the upstream does not answer.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::FutureExt;
 use serde_json::json;
@@ -32,8 +32,9 @@ impl Registry {
             self.asked("tags");
             async move { resolver.tags(&name).await.map(Arc::new).map_err(Arc::new) }.boxed()
         };
-        let mut asked = pin!(relay.listed_tags.ask(repository.clone(), ask));
-        let in_time = tokio::time::timeout(relay.proxy.patience, asked.as_mut()).await.ok();
+        // Its answer is for who asks next, too.
+        let asked = relay.listed_tags.begin(repository.clone(), ask);
+        let in_time = tokio::time::timeout(relay.proxy.patience, asked.clone()).await.ok();
         let listed: Outcome<Arc<Vec<String>>> = if let Some(listed) = in_time {
             listed
         } else {
