@@ -215,7 +215,7 @@ impl RegistryOptions {
     }
 
     /// Waits so long for the next piece of a body; [`BODY_TIMEOUT`] by default. All of them together may take as long, and a second more for
-    /// each 500 bytes that came (64 KiB of a large manifest; 408).
+    /// each 500 bytes that came (16 KiB of a large manifest; 408).
     #[must_use]
     pub fn with_body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;

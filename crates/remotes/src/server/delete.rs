@@ -50,8 +50,8 @@ pub(super) fn is_hidden(image: &Image, repository: &Repository) -> bool {
     !image.labels.is_empty() && image.labels.get(&label(repository)) == Some(&mark_of(image))
 }
 
-/// By what a hidden record is known again. Labels go along where an image gets another name.
-fn mark_of(image: &Image) -> String {
+/// By what a record that was marked is known again. Labels go along where an image gets another name.
+pub(super) fn mark_of(image: &Image) -> String {
     format!("{}@{}", image.name, image.target.digest)
 }
 
@@ -185,7 +185,7 @@ impl Registry {
 
     /// Removes the record of an image of this registry, and hides one that is not.
     async fn put_away(&self, repository: &Repository, image: Image) -> Result<(), Refusal> {
-        let outcome = if image.labels.get(LABEL_PUSHED) == Some(&image.name) {
+        let outcome = if image.labels.get(LABEL_PUSHED) == Some(&mark_of(&image)) {
             // What it points to by now may be something else.
             self.images().delete(&image.name, Some(&image.target)).await
         } else {

@@ -225,13 +225,18 @@ mod tests {
         let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let mut leaves = Box::pin(passwords.admit(&head));
-            let mut goes_on =
-                async || poll_fn(|context| Poll::Ready(leaves.as_mut().poll(context).is_pending())).await;
-            assert!(goes_on().await, "it looks at the file first");
-            let (let_go, waits) = mpsc::channel::<()>();
-            drop(task::spawn_blocking(move || waits.recv()));
+            // First it looks at the file, and what waits comes behind that.
+            let let_go = poll_fn(|context| {
+                let looking = passwords.state.lock().expect("no panic");
+                assert!(leaves.as_mut().poll(context).is_pending());
+                let (let_go, waits) = mpsc::channel::<()>();
+                drop(task::spawn_blocking(move || waits.recv()));
+                drop(looking);
+                Poll::Ready(let_go)
+            });
+            let let_go = let_go.await;
             while places() == HASHING {
-                assert!(goes_on().await);
+                assert!(poll_fn(|context| Poll::Ready(leaves.as_mut().poll(context).is_pending())).await);
                 task::yield_now().await;
             }
             drop(leaves);

@@ -1,7 +1,7 @@
 //! Taking in manifests ("Pushing Manifests").
 //!
 //! First everything is checked, then the bytes are committed, then the tags are made: a record never precedes its content. Bytes are
-//! kept as they came. A [condition](super::condition) of the request is looked at before anything is changed. What a manifest is made of should be there before it, and the client is warned where it is not, or
+//! kept as they came. A [condition](super::condition) of the request is looked at before anything is read, and again before anything is changed. What a manifest is made of should be there before it, and the client is warned where it is not, or
 //! [refused](super::RegistryOptions::with_complete_manifests); what an index lists may come later, or never.
 
 use std::{collections::HashSet, iter, sync::Arc};
@@ -25,7 +25,7 @@ use wharf_images::{
 use super::{
     Registry,
     condition::{self, is_conditional},
-    delete::hidden_field,
+    delete::{hidden_field, mark_of},
     media_type::LABEL_MEDIA_TYPE,
     names::Host,
     referrers::LABEL_SUBJECT,
@@ -39,7 +39,8 @@ use super::{
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Names a tag that was made from a parameter.
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
-/// On the record of an image that was pushed to the registry. Its value is the record's name: labels go along where an image gets another one.
+/// On the record of an image that was pushed to the registry. Its value is the record's name and digest (`NAME@DIGEST`): labels go along where
+/// an image gets another name, and stay where a name gets another image.
 pub const LABEL_PUSHED: &str = "dev.wharf.pushed";
 /// How many missing blobs an error names.
 const SHOWN: usize = 32;
@@ -131,23 +132,19 @@ impl Registry {
         bytes: &Bytes,
     ) -> Result<Taken, Refusal> {
         let is_conditional = is_conditional(headers);
-        let by_tag = !push.by_parameter && !push.tags.is_empty();
-        // Nobody else changes what a condition is about from where it counts until this push has changed it. What is done before that may take long.
-        let mut tagging = None;
         if is_conditional {
-            if !by_tag {
-                tagging = Some(self.inner.tagging.lock().await);
-            }
             self.check_condition(push, host, headers).await?;
         }
         let (decoded, missing) = self.decode_pushed(leased, descriptor, bytes).await?;
-        keep(leased, descriptor, bytes.clone(), labels(descriptor, &decoded)).await?;
-        if tagging.is_none() && !push.tags.is_empty() {
+        let mut tagging = None;
+        if is_conditional || !push.tags.is_empty() {
             tagging = Some(self.inner.tagging.lock().await);
         }
-        if is_conditional && by_tag {
+        if is_conditional {
+            // Reading it may have taken long. From here on nobody else changes what the condition is about.
             self.check_condition(push, host, headers).await?;
         }
+        keep(leased, descriptor, bytes.clone(), labels(descriptor, &decoded)).await?;
         if push.tags.is_empty() {
             // Nothing holds it yet but what will list or tag it.
             self.inner.keeper.hold(self.store(), Resource::Content(descriptor.digest.clone())).await?;
@@ -163,8 +160,9 @@ impl Registry {
         let (repository, shown) = (push.repository.pushed(host), hidden_field(&push.repository));
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
-            let labels = Labels::from([(LABEL_PUSHED.to_owned(), name.clone())]);
-            let image = Image::new(name, descriptor.clone()).with_labels(labels);
+            let image = Image::new(name, descriptor.clone());
+            let labels = Labels::from([(LABEL_PUSHED.to_owned(), mark_of(&image))]);
+            let image = image.with_labels(labels);
             retarget(self.images(), image, Some(&shown)).await?;
         }
         drop(tagging);

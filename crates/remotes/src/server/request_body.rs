@@ -29,7 +29,7 @@ const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// The fewest bytes per second that a body comes at, once the time for a single piece has passed.
 const PACE: u32 = 500;
 /// The same where the body has room in memory that others wait for.
-const ROOM_PACE: u32 = 64 * 1024;
+const ROOM_PACE: u32 = 16 * 1024;
 
 /// The body of a request. What came of it is counted when it is dropped.
 pub(super) struct RequestBody {
@@ -180,6 +180,7 @@ impl RequestBody {
             }
         }
     }
+
     /// How long the next piece is waited for: no longer than for any, and only while all that came so far came fast enough.
     fn patience(&self) -> Duration {
         let earned = Duration::from_secs(self.taken / u64::from(self.pace));

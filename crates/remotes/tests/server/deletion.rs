@@ -144,6 +144,22 @@ async fn images_of_other_registries_by_their_own_names() {
 }
 
 #[tokio::test]
+async fn a_name_that_was_pushed_and_got_another_image() {
+    each(async |site: &Site| {
+        site.push_image("a", "1", b"layer").await;
+        let other = Descriptor::of(media_types::OCI_MANIFEST, &site.push_image("b", "1", b"other").await);
+        let name = format!("{}/a:1", site.address);
+        // By somebody who works on the store: the labels stay.
+        let moved = Image::new(&name, other.clone());
+        site.images.update(moved, &["target"]).await.expect("updates");
+        assert_eq!(delete(site, "/v2/a/manifests/1").await.status, 202);
+        site.get("/v2/a/manifests/1").await.refuses(404, "MANIFEST_UNKNOWN");
+        assert_eq!(site.images.get(&name).await.expect("it was not pushed").target, other);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_manifest() {
     each(async |site: &Site| {
         let pushed = site.push_image("a", "x", b"layer").await;

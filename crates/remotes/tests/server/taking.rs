@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use wharf_content::{Descriptor, MemoryStore, Result, filter::FilterSet, plugin::Registration};
+use wharf_content::{Descriptor, Digest, MemoryStore, Result, filter::FilterSet, plugin::Registration};
 use wharf_images::{
     Catalogue, Kind, ManifestDecoder,
     decode::{Decoded, ManifestDecoders},
@@ -117,5 +117,7 @@ async fn one_under_a_condition_keeps_no_other_waiting() {
     let records = site.records(3).await;
     assert_eq!(records[2].status, 412, "{records:?}");
     assert_eq!(site.get("/v2/a/manifests/x").await.body, manifest(&[]));
+    let refused = format!("/v2/a/manifests/{}", Digest::sha256(br#"{"tag":"x"}"#));
+    site.get(&refused).await.refuses(404, "MANIFEST_UNKNOWN");
     site.stop().await;
 }
