@@ -60,6 +60,8 @@ impl LogThread {
         let left_out = Arc::clone(&missed);
         thread::spawn(move || {
             write(&lines, output, &left_out, format);
+            // First: what is said after the end must not wait for who has ended.
+            drop(lines);
             drop(end);
         });
         Self { log: Log { sender, missed }, ended }
