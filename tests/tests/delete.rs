@@ -100,8 +100,9 @@ async fn refusals_say_what_can_be_done_and_delete_nothing_else() {
     let (name, other) = (registry.put("x:1", &one_layer()).await.expect("puts"), registry.reference("x:2"));
     registry.put("x:2", &one_layer()).await.expect("puts");
     resolver().delete(&name).await.expect("deletes");
-    assert!(registry.image(&name).await.is_err());
-    assert!(registry.image(&other).await.is_ok());
+    let gone = resolver().resolve(&name).await.expect_err("it was deleted");
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{}", gone.report());
+    resolver().resolve(&other).await.expect("it is there");
 }
 
 #[tokio::test]
