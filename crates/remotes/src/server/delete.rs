@@ -34,8 +34,8 @@ fn untagged(repository: &Repository) -> String {
     format!("{LABEL_UNTAGGED}{}", repository.as_str())
 }
 
-/// What takes back that a record is hidden from a repository, as the path of a field.
-pub(super) fn hidden_field(repository: &Repository) -> String {
+/// The path of the field that says of content, or of a record, that it is deleted in a repository.
+pub(super) fn deleted_field(repository: &Repository) -> String {
     format!("labels.{}", label(repository))
 }
 
@@ -170,7 +170,7 @@ impl Registry {
         if !is_deleted(&info.labels, repository) {
             return Ok(());
         }
-        let path = format!("labels.{}", label(repository));
+        let path = deleted_field(repository);
         self.store().update(digest, &Labels::new(), &[&path]).await.map(drop)
     }
 
@@ -189,10 +189,9 @@ impl Registry {
             // What it points to by now may be something else.
             self.images().delete(&image.name, Some(&image.target)).await
         } else {
-            let (key, value) = (label(repository), mark_of(&image));
-            let path = format!("labels.{key}");
-            let hidden = image.with_labels(Labels::from([(key, value)]));
-            self.images().update(hidden, &[&path]).await.map(drop)
+            let label = Labels::from([(label(repository), mark_of(&image))]);
+            let hidden = image.with_labels(label);
+            self.images().update(hidden, &[&deleted_field(repository)]).await.map(drop)
         };
         match outcome {
             // Somebody else was faster.

@@ -25,7 +25,7 @@ use wharf_images::{
 use super::{
     Registry,
     condition::{self, is_conditional},
-    delete::{hidden_field, mark_of},
+    delete::{deleted_field, mark_of},
     media_type::LABEL_MEDIA_TYPE,
     names::Host,
     referrers::LABEL_SUBJECT,
@@ -157,7 +157,7 @@ impl Registry {
                 restored => restored?,
             }
         }
-        let (repository, shown) = (push.repository.pushed(host), hidden_field(&push.repository));
+        let (repository, shown) = (push.repository.pushed(host), deleted_field(&push.repository));
         for tag in &push.tags {
             let name = format!("{repository}:{}", tag.as_str());
             let image = Image::new(name, descriptor.clone());

@@ -1,17 +1,11 @@
 //! What no honest client sends. Each is answered with the code of the specification or not at all, and nothing is lost by it: the next
 //! request is served, every blob is what its name says, and nothing is left of what was refused.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wharf_content::{
-    Descriptor, Digest, Error, Info, Result, filter::FilterSet, plugin::Registration, verify,
-};
-use wharf_images::{
-    Catalogue, Kind, ManifestDecoder,
-    decode::{Decoded, ManifestDecoders},
-    media_types,
-};
+use wharf_content::{Digest, Info, filter::FilterSet, verify};
+use wharf_images::media_types;
 use wharf_remotes::server::RegistryOptions;
 
 use crate::{
@@ -491,41 +485,4 @@ async fn pages_on_the_web() {
         unharmed(site, 0).await;
     })
     .await;
-}
-
-/// A decoder that is a program, which takes nothing.
-#[derive(Debug)]
-struct Program;
-
-impl ManifestDecoder for Program {
-    fn kind(&self) -> Kind {
-        Kind::Manifest
-    }
-
-    fn blocks(&self) -> bool {
-        true
-    }
-
-    fn decode(&self, _: &Descriptor, _: &[u8]) -> Result<Decoded> {
-        Err(Error::invalid_argument("the plugin at /secret/path refuses it")
-            .with_source(Error::invalid_argument("it has no flour")))
-    }
-}
-
-#[tokio::test]
-async fn where_a_decoder_is_nobody_is_told() {
-    let decoder = Registration::<ManifestDecoders>::shared(
-        "program",
-        ["application/vnd.example.recipe".to_owned()],
-        0,
-        "test",
-        Arc::new(Program) as Arc<dyn ManifestDecoder>,
-    );
-    let options = RegistryOptions::default().with_catalogue(Catalogue::linked().clone().with(decoder));
-    let site = Site::memory(options).await;
-    let put = site.put_manifest("/v2/a/manifests/x", "application/vnd.example.recipe", b"{}").await;
-    put.refuses(400, "MANIFEST_INVALID");
-    assert_eq!(put.json()["errors"][0]["message"], "it has no flour");
-    unharmed(&site, 0).await;
-    site.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Manifests that take their time to be taken in: how many at once, whom they keep waiting, and what becomes of them.
+//! Manifests whose decoders are programs: how many at once are taken in, whom they keep waiting, what becomes of them, and what is told of the
+//! programs.
 
 use std::{
     sync::{
@@ -9,7 +10,9 @@ use std::{
 };
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use wharf_content::{Descriptor, Digest, MemoryStore, Result, filter::FilterSet, plugin::Registration};
+use wharf_content::{
+    Descriptor, Digest, Error, MemoryStore, Result, filter::FilterSet, plugin::Registration,
+};
 use wharf_images::{
     Catalogue, Kind, ManifestDecoder,
     decode::{Decoded, ManifestDecoders},
@@ -59,12 +62,16 @@ impl ManifestDecoder for Gate {
     }
 }
 
+/// A registry that reads [`TYPE`] so.
+async fn site_with(decoder: Arc<dyn ManifestDecoder>) -> Site {
+    let decoder = Registration::<ManifestDecoders>::shared("test", [TYPE.to_owned()], 0, "test", decoder);
+    let options = RegistryOptions::default().with_catalogue(Catalogue::linked().clone().with(decoder));
+    Site::start(Arc::new(MemoryStore::new()), options).await
+}
+
 async fn site() -> (Site, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
-    let decoder = Arc::clone(&gate) as Arc<dyn ManifestDecoder>;
-    let decoder = Registration::<ManifestDecoders>::shared("slow", [TYPE.to_owned()], 0, "test", decoder);
-    let options = RegistryOptions::default().with_catalogue(Catalogue::linked().clone().with(decoder));
-    (Site::start(Arc::new(MemoryStore::new()), options).await, gate)
+    (site_with(Arc::clone(&gate) as Arc<dyn ManifestDecoder>).await, gate)
 }
 
 /// Pushes a manifest and does not wait for the answer.
@@ -119,5 +126,33 @@ async fn one_under_a_condition_keeps_no_other_waiting() {
     assert_eq!(site.get("/v2/a/manifests/x").await.body, manifest(&[]));
     let refused = format!("/v2/a/manifests/{}", Digest::sha256(br#"{"tag":"x"}"#));
     site.get(&refused).await.refuses(404, "MANIFEST_UNKNOWN");
+    site.stop().await;
+}
+
+/// A decoder that is a program, which takes nothing.
+#[derive(Debug)]
+struct Program;
+
+impl ManifestDecoder for Program {
+    fn kind(&self) -> Kind {
+        Kind::Manifest
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, _: &Descriptor, _: &[u8]) -> Result<Decoded> {
+        Err(Error::invalid_argument("the plugin at /secret/path refuses it")
+            .with_source(Error::invalid_argument("it has no flour")))
+    }
+}
+
+#[tokio::test]
+async fn where_a_decoder_is_nobody_is_told() {
+    let site = site_with(Arc::new(Program)).await;
+    let put = site.put_manifest("/v2/a/manifests/x", TYPE, b"{}").await;
+    put.refuses(400, "MANIFEST_INVALID");
+    assert_eq!(put.json()["errors"][0]["message"], "it has no flour");
     site.stop().await;
 }
